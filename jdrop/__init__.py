@@ -1,0 +1,11 @@
+"""Dropout for JAX and Flax: exact, reproducible, and with its uncertainty."""
+
+from jdrop import linen as linen
+from jdrop import mc as mc
+from jdrop import nnx as nnx
+from jdrop import training as training
+from jdrop.functional.elementwise import dropout as dropout
+from jdrop.keys import fold_in as fold_in
+from jdrop.masks import keep_mask as keep_mask
+from jdrop.mc import MCPrediction as MCPrediction
+from jdrop.mc import mc_dropout as mc_dropout

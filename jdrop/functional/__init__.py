@@ -1,0 +1,1 @@
+"""Pure functions f(key, x, rate, deterministic, *, ...)."""

@@ -1,0 +1,153 @@
+"""Dropout of single units."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from jdrop.keys import as_typed_key
+from jdrop.masks.packed import draw, unpack
+from jdrop.masks.rate import as_rate, static_bits, threshold
+from jdrop.masks.shape import shared_shape
+
+__all__ = ["dropout"]
+
+_SCALINGS = ("inverted", "classic", "none")
+_SAVES = {
+    "key": jax.checkpoint_policies.nothing_saveable,
+    "mask": jax.checkpoint_policies.save_only_these_names("jdrop_keep_bits"),
+}
+
+
+def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key"):
+    """Set each element of `x` to zero with probability `rate`.
+
+    ``y = keep * x / (1 - rate)`` with ``keep = keep_mask(key, x.shape, rate)``; ``y = x`` at evaluation.
+
+    Args:
+      key: a PRNG key, shape (); may be None where nothing is drawn (evaluation, or a static rate of 0 or 1).
+      x: a floating-point or complex array of any shape.
+      rate: the probability that an element is dropped, in [0, 1]; a number or an array, traced or
+        not, that broadcasts against `x`. It gets no gradient: the output's expectation does not depend on it.
+      deterministic: True at evaluation; a boolean, traced or not.
+      broadcast_dims: axes along which one decision is shared; negative ones count from the end.
+      scaling: "inverted" divides kept elements by the keep probability while training; "classic"
+        leaves them and multiplies by it at evaluation; "none" does neither.
+      save: what the backward pass keeps: the "key", from which it draws the mask again, or the
+        "mask", one bit an element.
+
+    Returns:
+      An array of the shape and dtype of `x`. The scale is the inverse of the keep probability that
+      the mask really has, so ``E[y] = x``. A NaN or infinity in a dropped element reaches neither the
+      output nor a gradient. A traced rate that is NaN or outside [0, 1] makes the output NaN.
+
+    Raises:
+      TypeError: integer input, no key where one is needed, a rate or flag of a wrong type.
+      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling` or `save`, an axis out
+        of range, an array of keys.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> y = jdrop.dropout(jax.random.key(0), jnp.ones((2, 3)), 0.5)
+      >>> sorted(set(y.ravel().tolist())) == [0.0, 2.0]
+      True
+
+    Paper:
+      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+    x = _as_inexact(x)
+    rate = as_rate(rate)
+    drawn_shape = shared_shape(x.shape, rate.shape, broadcast_dims)
+    deterministic = as_flag(deterministic)
+    _check_choice("scaling", scaling, _SCALINGS)
+    _check_choice("save", save, tuple(_SAVES))
+    static = isinstance(deterministic, bool)
+    if static and isinstance(rate, np.ndarray) and (not rate.any() or (deterministic and scaling != "classic")):
+        return x
+    if key is None and not draws(rate, deterministic):
+        key = jax.random.key(0)  # any key does: nothing is drawn from it
+    return _dropout(
+        as_typed_key(key), x, jnp.asarray(rate), deterministic if not static else None,
+        deterministic if static else None, drawn_shape, static_bits(rate), scaling, save,
+    )  # fmt: skip
+
+
+def draws(rate, deterministic) -> bool:
+    """Whether dropout needs a key: not at evaluation, nor at static rates of 0 and 1."""
+    if as_flag(deterministic) is True:
+        return False
+    rate = as_rate(rate)
+    return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
+def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
+    """`dropout` with checked arguments; `evaluate` is None where the traced `flag` decides."""
+
+    @functools.partial(jax.checkpoint, policy=_SAVES[save])
+    def apply(key, x, rate, flag):
+        training, evaluation = _scales(rate, x.dtype, scaling)
+        if evaluate:
+            return _scaled(x, evaluation)
+        if evaluate is None:
+            rate = jnp.where(flag, jnp.zeros_like(rate), rate)
+            training = jnp.where(flag, evaluation, training)
+        drawn, kept_shape = draw(key, shape, rate, bits)
+        keep = unpack(checkpoint_name(drawn, "jdrop_keep_bits"), kept_shape)
+        return jnp.where(keep, _scaled(x, training), jnp.zeros((), x.dtype))
+
+    return apply(key, x, rate, flag)
+
+
+def _scales(rate, dtype, scaling):
+    """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
+    keep = threshold(rate).keep.astype(jnp.promote_types(jnp.finfo(dtype).dtype, jnp.float32))
+    one = jnp.where(jnp.isnan(keep), keep, jnp.ones_like(keep))
+    inverse = jnp.where(keep == 0, keep, 1 / jnp.where(keep == 0, one, keep))
+    return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
+
+
+def _scaled(x, factor):
+    """`x * factor`, rounded once; a complex number's parts are scaled apart, so that no NaN crosses over."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return lax.complex(x.real * factor, x.imag * factor)
+    return (x.astype(factor.dtype) * factor).astype(x.dtype)
+
+
+def _as_inexact(x):
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
+        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        raise TypeError(
+            f"x has dtype {jnp.result_type(x)}, but a kept element is divided by the keep probability, which "
+            "needs a floating-point or complex array: write x.astype(jnp.float32)."
+        )
+    return jnp.asarray(x)
+
+
+def as_flag(deterministic):
+    """Return a boolean flag as a Python bool, or as the traced scalar that it is.
+
+    Raises:
+      TypeError: not a boolean scalar.
+    """
+    if isinstance(deterministic, (jax.Array, np.ndarray, np.bool_)):
+        if deterministic.dtype == jnp.bool_ and deterministic.shape == ():
+            return deterministic if isinstance(deterministic, jax.core.Tracer) else bool(deterministic)
+        came = f"an array of {deterministic.dtype} and shape {deterministic.shape}"
+    elif isinstance(deterministic, bool):
+        return deterministic
+    else:
+        came = repr(deterministic)
+    raise TypeError(
+        f"deterministic is {came}, but one boolean is needed: write deterministic=True at evaluation and "
+        "deterministic=False while training."
+    )
+
+
+def _check_choice(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}.")

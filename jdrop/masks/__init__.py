@@ -1,0 +1,94 @@
+"""The stream: how (PRNG implementation, key, shape, rate) becomes a mask.
+
+Stream version 1. Every element e of a mask has a 32-bit uniform U(e) that depends on the key and
+the shape alone, and the element is kept iff ``U(e) >= T`` with ``T = round(rate * 2**32)``, ties to
+even, for the rate as a float32 (as a float64 where `jax_enable_x64` is on). So masks of one key
+are nested in the rate, and the drop probability is T / 2**32 exactly.
+
+**Layout.** With ``broadcast_dims``, the shape has 1 on those axes and the mask is broadcast along
+them afterwards. Trailing axes of the shape are merged, the last first, until their product n is a
+multiple of 32 or at least 1024, or none is left; the axes before them stay (a scalar is one row of
+one element). A row of n elements is served by ``ceil(n / 32)`` positions: element r of a row
+belongs to position ``r // 32`` of that row, lane ``r % 32``. Positions are numbered in row-major
+order over the leading axes and the positions of a row; this number p is at most 2**59.
+
+**Words.** Each position has 16 words w[0] ... w[15] of 32 random bits. Bit 31 - i of U(e) is bit
+``lane`` of w[i] for i = 0 ... 14, and the low 17 bits of U(e) are the high 17 bits of w[15], shared
+by the 32 elements of the position.
+
+**Generators** (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405; k[...] are the key's
+own words, p = 2**32 ph + pl, t = 2**31):
+
+=============  =======================  ================================  =====================
+key            generator                counter of block j                words of block j
+=============  =======================  ================================  =====================
+threefry2x32   threefry2x32, 13 rounds  (t | j << 27 | ph, pl)            w[2j], w[2j + 1]
+threefry4x32   threefry4x32, 13 rounds  (pl, t | ph, t | j, 0)            w[4j] ... w[4j + 3]
+philox4x32     philox4x32, 7 rounds     (pl, t | ph, t | j, 0)            w[4j] ... w[4j + 3]
+=============  =======================  ================================  =====================
+
+These are the fewest rounds (threefry4x32: one more) that Salmon et al. found to pass BigCrush.
+The bit t keeps the counters apart from those that JAX uses for split, fold_in and random bits
+of the same key. Other implementations (rbg, unsafe_rbg, ...) take their words from
+``jax.random.bits`` and promise nothing.
+
+**Dependence.** Elements of different positions are independent. Two elements of one position
+share the low 17 bits of U. Write T = 2**17 h + l and f = l / 2**17, and let s be the shared bits:
+given s, the two are independent, each dropped with probability (h + [s < l]) / 2**15, so the
+covariance is that of the indicator with itself, f (1 - f) / 2**30 <= 2**-32. At drop probability q
+the correlation is at most 2**-32 / (q (1 - q)): 3e-9 at rate 0.1, and 5e-8 at rate 0.005. It is zero
+for every rate that is a multiple of 2**-15.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jdrop.keys import as_typed_key
+from jdrop.masks.packed import draw, unpack
+from jdrop.masks.rate import as_rate, static_bits
+from jdrop.masks.shape import as_shape, shared_shape
+
+__all__ = ["STREAM_VERSION", "keep_mask"]
+
+STREAM_VERSION = 1
+
+
+def keep_mask(key, shape, rate, *, broadcast_dims=()):
+    """Draw a boolean mask that is False with probability `rate`.
+
+    ``keep[e] = U(e) >= round(rate * 2**32)``, U(e) a 32-bit uniform of the key and the element.
+
+    Args:
+      key: a PRNG key, shape ().
+      shape: shape of the mask, a tuple of non-negative integers.
+      rate: the probability that an element is dropped, in [0, 1]; a number or an array, traced or
+        not, that broadcasts against `shape`.
+      broadcast_dims: axes along which one decision is shared; negative ones count from the end.
+
+    Returns:
+      bool array of `shape`, True where an element is kept. A traced rate that is NaN or outside
+      [0, 1] keeps nothing.
+
+    Raises:
+      TypeError: no key, a rate that is no real number, a shape that is no tuple of integers.
+      ValueError: a concrete rate outside [0, 1] or NaN, an array of keys, an axis out of range, a
+        rate that does not broadcast against `shape`.
+
+    Example:
+      >>> import jax, jdrop
+      >>> jdrop.keep_mask(jax.random.key(0), (2, 3), 0.5).shape
+      (2, 3)
+    """
+    shape = as_shape(shape)
+    rate = as_rate(rate)
+    drawn_shape = shared_shape(shape, rate.shape, broadcast_dims)
+    return _keep_mask(as_typed_key(key), jnp.asarray(rate), shape, drawn_shape, static_bits(rate))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _keep_mask(key, rate, shape, drawn_shape, bits):
+    bits, kept_shape = draw(key, drawn_shape, rate, bits)
+    valid = (rate >= 0) & (rate <= 1)
+    return jnp.broadcast_to(unpack(bits, kept_shape) & valid, shape)

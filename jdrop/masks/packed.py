@@ -1,0 +1,135 @@
+"""Keep masks with one bit an element: drawing them, and opening them to booleans."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdrop.masks.rate import threshold
+from jdrop.masks.words import WORDS, block_function
+
+LANES = 32  # elements a word
+
+
+def row_layout(shape):
+    """Split `shape` into (leading axes, elements a row).
+
+    Trailing axes are merged until a row fills its words (a multiple of 32 elements) or is long
+    enough for the unused lanes of its last word not to matter (1024), so that masks with small
+    or odd last axes waste nothing and all others keep their axes, which is what lets them shard.
+    """
+    split = len(shape)
+    while split > 0:
+        split -= 1
+        row = math.prod(shape[split:])
+        if row % LANES == 0 or row >= 1024:
+            break
+    return tuple(shape[:split]), math.prod(shape[split:])
+
+
+def draw(key, shape, rate, bits: int):
+    """Draw the keep bits of a mask.
+
+    Args:
+      key: a typed key.
+      shape: shape of the mask, with 1 on the axes along which a decision is shared.
+      rate: the rates, a float array that broadcasts against `shape`.
+      bits: how many leading bits of their thresholds may be set, from `static_bits`.
+
+    Returns:
+      (bits, kept shape): uint32 words for `unpack`, and the shape that they open to: `shape`
+      broadcast with that of `rate`.
+    """
+    leading, row = row_layout(shape)
+    axes = (1,) * (len(shape) - rate.ndim) + rate.shape
+    lead_axes, row_axes = axes[: len(leading)], axes[len(leading) :]
+    follows = all(n in (1, size) for n, size in zip(lead_axes, leading, strict=True))
+    if follows and math.prod(row_axes) == 1:
+        per_row = rate.reshape(*lead_axes, 1) if rate.ndim else rate
+        return _draw_rows(key, (*leading, -(-row // LANES)), threshold(per_row), bits), tuple(shape)
+    low, all_dropped, _ = threshold(rate)
+    kept = (_draw_uniform(key, shape) >= low) & ~all_dropped
+    return _pack(kept), kept.shape
+
+
+def unpack(bits, shape):
+    """Open the bits of `draw` into a boolean array of `shape`."""
+    return _rows(_open(bits), shape) != 0
+
+
+def _draw_rows(key, word_shape, limit, bits: int):
+    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set.
+
+    The 32-bit uniform U of an element is compared with the threshold T without being assembled:
+    from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
+    where it has none, for 32 elements at once.
+    """
+    low, all_dropped, _ = limit
+    block, width = block_function(key, word_shape)
+    # A loop of one step would be inlined, and its words drawn again for each of the 32 lanes.
+    steps = max(2, -(-min(bits, WORDS) // width)) if bits < WORDS else WORDS // width
+
+    def step(i, kept):
+        j = steps - 1 - i
+        words = block(j)
+        for place in reversed(range(width)):
+            index = (j * width + place).astype(jnp.uint32)
+            word, bit = words[place], (low >> (np.uint32(31) - index)) & np.uint32(1)
+            if place == width - 1:
+                below = (word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1))
+                word = jnp.where(index == WORDS - 1, _all_lanes(below), word)
+                bit = jnp.where(index == WORDS - 1, np.uint32(1), bit)
+            kept = (word & kept) | (~_all_lanes(bit) & (word | kept))
+        return kept
+
+    kept = jnp.full(word_shape, 2**32 - 1, jnp.uint32)
+    if bits and math.prod(word_shape):
+        kept = lax.fori_loop(0, steps, step, kept)
+    return kept & ~_all_lanes(all_dropped)
+
+
+def _draw_uniform(key, shape):
+    """The 32-bit uniform U of every element of `shape`."""
+    leading, row = row_layout(shape)
+    word_shape = (*leading, -(-row // LANES))
+    block, width = block_function(key, word_shape)
+
+    def step(j, uniform):
+        for place, word in enumerate(block(j)):
+            index = (j * width + place).astype(jnp.uint32)
+            bit = _open(word) << (np.uint32(31) - index)
+            uniform = uniform | jnp.where(index == WORDS - 1, word[..., None] >> np.uint32(15), bit)
+        return uniform
+
+    uniform = jnp.zeros((*word_shape, LANES), jnp.uint32)
+    if math.prod(word_shape):
+        uniform = lax.fori_loop(0, WORDS // width, step, uniform)
+    return _rows(uniform, shape)
+
+
+def _lane():
+    return lax.iota(jnp.uint32, LANES)
+
+
+def _open(words):
+    """The bits of words as zeros and ones on a new last axis of 32 lanes."""
+    return (words[..., None] >> _lane()) & np.uint32(1)
+
+
+def _rows(lanes, shape):
+    """Join words of 32 lanes into rows, cut the unused lanes off, and give the rows their shape."""
+    leading, row = row_layout(shape)
+    return lanes.reshape(*leading, lanes.shape[-2] * LANES)[..., :row].reshape(shape)
+
+
+def _pack(kept):
+    leading, row = row_layout(kept.shape)
+    rows = kept.reshape(*leading, row).astype(jnp.uint32)
+    rows = jnp.pad(rows, [(0, 0)] * len(leading) + [(0, -row % LANES)])
+    return jnp.sum(rows.reshape(*leading, -(-row // LANES), LANES) << _lane(), axis=-1, dtype=jnp.uint32)
+
+
+def _all_lanes(flag):
+    """All ones where `flag` (0 or 1) is set, else all zeros."""
+    return np.uint32(0) - jnp.asarray(flag).astype(jnp.uint32)

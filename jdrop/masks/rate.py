@@ -1,0 +1,63 @@
+"""What a rate means: the threshold that its units fall under, and the probability that is left."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_ALLOWED = "a rate is the probability that a unit is dropped, a number in [0, 1]"
+
+
+class Threshold(NamedTuple):
+    """A rate as the mask needs it; every field has the rate's shape."""
+
+    low: jax.Array  # uint32: a unit is dropped if its 32-bit uniform lies below
+    all_dropped: jax.Array  # bool: the threshold is 2**32, which `low` cannot say
+    keep: jax.Array  # float: the exact keep probability 1 - threshold / 2**32; NaN for an invalid rate
+
+
+def as_rate(rate):
+    """Return `rate` as a float scalar or array in JAX's precision, or say what is wrong with it.
+
+    A Python number is rounded as JAX rounds every Python number (to float32 unless
+    `jax_enable_x64` is on), so that a static and a traced rate mean the same probability.
+
+    Raises:
+      TypeError: not a real number or an array of them.
+      ValueError: a concrete rate that is NaN or outside [0, 1].
+    """
+    if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
+        raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
+    dtype = jnp.result_type(rate)
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
+    dtype = jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    if isinstance(rate, jax.core.Tracer):
+        return lax.stop_gradient(rate.astype(dtype))
+    concrete = np.asarray(rate)
+    bad = ~((concrete >= 0) & (concrete <= 1))
+    if bad.any():
+        raise ValueError(f"rate is {concrete[bad].flat[0]}, but {_ALLOWED}: write rate=0.5 to drop half of the units.")
+    return concrete.astype(dtype)
+
+
+def threshold(rate) -> Threshold:
+    """The threshold round(rate * 2**32) of each rate; an invalid (traced) rate drops nothing and has keep NaN."""
+    xp = jnp if isinstance(rate, jax.Array) else np
+    dtype = rate.dtype.type
+    valid = (rate >= 0) & (rate <= 1)
+    scaled = xp.round(xp.where(valid, rate, dtype(0)) * dtype(2**32))
+    all_dropped = scaled >= dtype(2**32)
+    low = xp.where(all_dropped, dtype(0), scaled).astype(np.uint32)
+    keep = xp.where(valid, dtype(1) - scaled / dtype(2**32), dtype(np.nan))
+    return Threshold(low, all_dropped, keep)
+
+
+def static_bits(rate) -> int:
+    """How many leading bits of the threshold can be set: known for one static rate, else 32."""
+    if isinstance(rate, jax.Array) or rate.ndim:
+        return 32
+    low = int(threshold(rate).low)
+    return 32 - (low & -low).bit_length() + 1 if low else 0

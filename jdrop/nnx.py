@@ -1,0 +1,269 @@
+"""Dropout for Flax NNX, NNX models as `predict(key, x)`, and NNX models in `jdrop.training`."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jdrop.functional.elementwise import draws, dropout
+from jdrop.keys import fold_in
+
+__all__ = ["Dropout", "model_loss", "predictor", "train_parts", "update_model"]
+
+
+class Dropout(nnx.Dropout):
+    """`jdrop.dropout` as an NNX module, in the place of `flax.nnx.Dropout`.
+
+    ``y = keep * x / (1 - rate)`` with a key from the module's stream; ``y = x`` where deterministic.
+
+    Args:
+      rate: the probability that an element is dropped, in [0, 1].
+      broadcast_dims: axes along which one decision is shared.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      scaling: "inverted", "classic" or "none", as in `jdrop.dropout`.
+      save: "key" or "mask": what the backward pass keeps, as in `jdrop.dropout`.
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Raises:
+      ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed.
+      TypeError: `rngs` is neither an Rngs, a stream, a key nor None.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> y = jdrop.nnx.Dropout(0.5, rngs=nnx.Rngs(0))(jnp.ones((2, 3)))
+
+    Paper:
+      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+
+    def __init__(
+        self,
+        rate,
+        *,
+        broadcast_dims=(),
+        deterministic=False,
+        rng_collection="dropout",
+        scaling="inverted",
+        save="key",
+        rngs=None,
+    ):
+        rngs = _stream(rngs, rng_collection)
+        super().__init__(
+            rate, broadcast_dims=broadcast_dims, deterministic=deterministic, rng_collection=rng_collection, rngs=rngs
+        )
+        self.scaling = scaling
+        self.save = save
+
+    def __call__(self, inputs, *, deterministic=None, rngs=None, rate=None):
+        """Apply dropout.
+
+        Args:
+          inputs: a floating-point or complex array.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+          rate: a rate, traced or not, to use instead of the module's own.
+        """
+        deterministic = self.deterministic if deterministic is None else deterministic
+        if deterministic is None:
+            raise ValueError(
+                "No `deterministic` argument was provided to Dropout: pass it to the constructor or to the call, or "
+                "set it with model.train(), model.eval() or nnx.view."
+            )
+        rate = self.rate if rate is None else rate
+        key = self._key(rngs) if draws(rate, deterministic) else None
+        return dropout(
+            key,
+            inputs,
+            rate,
+            deterministic,
+            broadcast_dims=self.broadcast_dims,
+            scaling=self.scaling,
+            save=self.save,
+        )
+
+    def _key(self, rngs):
+        source = self.rngs if rngs is None else _stream(rngs, self.rng_collection)
+        if source is None:
+            raise ValueError(
+                "`deterministic` is False, but no `rngs` argument was provided to Dropout as either a __call__ "
+                f"argument or class attribute: give it nnx.Rngs({self.rng_collection}=0), or deterministic=True."
+            )
+        return source() if isinstance(source, nnx.RngStream) else source
+
+
+def _stream(rngs, name):
+    """The stream `name` of `rngs` (or its default stream); streams, keys and None pass as they are."""
+    if isinstance(rngs, nnx.Rngs):
+        try:
+            return rngs[name]
+        except (AttributeError, KeyError):
+            raise ValueError(
+                f"Dropout draws from the random stream {name!r}, but the given Rngs has only "
+                f"{sorted(rngs)} and no default: write nnx.Rngs({name}=0) or nnx.Rngs(0)."
+            ) from None
+    if rngs is None or isinstance(rngs, (nnx.RngStream, jax.Array)):
+        return rngs
+    raise TypeError(f"rngs must be a Rngs, RngStream or jax.Array, but got {type(rngs)}.")
+
+
+def predictor(model, **kwargs):
+    """Turn an NNX model into `predict(key, x)`, in which only dropout is stochastic.
+
+    Every `Dropout` (jdrop's and Flax's) and attention dropout draws, whatever `deterministic` the model passes it;
+    every `BatchNorm` uses its running statistics; everything else is in evaluation mode. Each random stream of the
+    model gets its own key, derived from `key` and the stream's path. The model itself is left as it is.
+
+    Args:
+      model: a `flax.nnx.Module`.
+      **kwargs: further arguments of the model's call. Those named `train`, `training` or `is_training` are False and
+        `deterministic` is True unless given.
+
+    Returns:
+      A function of a key and an input batch, for `jdrop.mc_dropout`.
+
+    Raises:
+      TypeError: `model` is not an NNX module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> predict = jdrop.nnx.predictor(jdrop.nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+      >>> jdrop.mc_dropout(predict, jax.random.key(0), jnp.ones((4, 3)), 10).mean.shape
+      (4, 3)
+
+    Paper:
+      Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
+    """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model is a {type(model).__name__}, but a flax.nnx.Module is needed: write MyModel(...).")
+    modes = {"train": False, "training": False, "is_training": False, "deterministic": True}
+    parameters = inspect.signature(type(model).__call__).parameters
+    kwargs = {name: mode for name, mode in modes.items() if name in parameters} | kwargs
+    graphdef, state = nnx.split(model)
+    return jax.tree_util.Partial(_Apply(graphdef, tuple(kwargs.items())), state)
+
+
+def train_parts(model):
+    """What `jdrop.training.TrainState.create` needs of an NNX model.
+
+    Args:
+      model: a `flax.nnx.Module`. Its random streams are left out: every step derives its own keys.
+
+    Returns:
+      A dict of `apply_fn` (None), `params` (the `nnx.Param` variables) and `collections` (all others).
+
+    Example:
+      >>> import jax, optax, jdrop
+      >>> from flax import nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> state = jdrop.training.TrainState.create(
+      ...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
+    """
+    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    # Steps donate their state: without a copy the first one would delete the model's own arrays.
+    copy = functools.partial(jax.tree.map, lambda array: array.copy())
+    return {"apply_fn": None, "params": copy(params), "collections": {"variables": copy(rest)}}
+
+
+def model_loss(model, loss_fn):
+    """Turn a loss of an NNX model into the pure `loss_fn(params, batch, key)` of `make_train_step`.
+
+    With a key the model is in training mode and each of its random streams starts from a key derived from `key` and
+    the stream's path; with ``key=None`` it is in evaluation mode. Updated variables (batch statistics) are returned.
+
+    Args:
+      model: a `flax.nnx.Module`; only its structure is used.
+      loss_fn: `(model, batch) -> (loss, metrics)`.
+
+    Returns:
+      `(params, batch, key, variables) -> (loss, metrics, collections)`.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jdrop
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> loss = jdrop.nnx.model_loss(model, lambda model, batch: ((model(batch) ** 2).mean(), {}))
+      >>> step = jdrop.training.make_train_step(loss)
+    """
+    graphdef, _, random_state, _ = nnx.split(model, nnx.Param, nnx.RngState, ...)
+
+    def pure_loss(params, batch, key, variables):
+        running = _merge(graphdef, params, random_state, variables)
+        if key is None:
+            running.eval()
+        else:
+            running.train()
+            _reseed(running, key)
+        loss, metrics = loss_fn(running, batch)
+        _, _, _, variables = nnx.split(running, nnx.Param, nnx.RngState, ...)
+        return loss, metrics, {"variables": variables}
+
+    return pure_loss
+
+
+def update_model(model, state):
+    """Write a `TrainState`'s parameters and other variables back into the NNX model that it came from.
+
+    Args:
+      model: the model that `train_parts` took apart; changed in place.
+      state: the trained state.
+    """
+    nnx.update(model, state.params, state.collections["variables"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """A model's stochastic call; equal models compare equal, so that each is compiled once."""
+
+    graphdef: nnx.GraphDef
+    kwargs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, state, key, x):
+        model = _merge(self.graphdef, state)
+        model.eval()
+        for _, module in nnx.iter_modules(model):
+            for kind, name, mode in _FORCED:
+                if isinstance(module, kind):
+                    module.__class__ = _forced(type(module), name, mode)
+        _reseed(model, key)
+        return model(x, **dict(self.kwargs))
+
+
+_FORCED = (
+    (nnx.Dropout, "deterministic", False),
+    (nnx.MultiHeadAttention, "deterministic", False),
+    (nnx.BatchNorm, "use_running_average", True),
+)
+
+
+def _merge(graphdef, *states):
+    """`nnx.merge` with variables of the current trace, which alone may be changed in it."""
+    return nnx.merge(graphdef, *jax.tree.map(lambda array: array, states))
+
+
+@functools.cache
+def _forced(kind, name, mode):
+    """The layer class `kind` with one argument of its call fixed, whatever its constructor or its caller says."""
+    call = inspect.signature(kind.__call__)
+
+    def __call__(self, *args, **kwargs):
+        bound = call.bind(self, *args, **kwargs)
+        bound.arguments[name] = mode
+        return kind.__call__(*bound.args, **bound.kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": __call__})
+
+
+def _reseed(model, key):
+    """Start every random stream of `model` from a key of its own."""
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.RngStream):
+            stream_key = fold_in(key, *(part if isinstance(part, int) else str(part) for part in path))
+            shape = node.key.shape
+            node.key[...] = jax.random.split(stream_key, shape) if shape else stream_key
+            node.count[...] = jax.numpy.zeros_like(node.count[...])

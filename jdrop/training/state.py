@@ -1,0 +1,58 @@
+"""The training state: Flax's, with the run's root key."""
+
+from typing import Any
+
+import jax
+from flax import struct
+from flax.training import train_state
+
+from jdrop.keys import as_typed_key
+
+
+class TrainState(train_state.TrainState):
+    """Flax's `TrainState` with the root key of the run and the variables that are not trained.
+
+    Nothing random is stored but the root: step s draws from ``fold_in(key, "dropout", s)``.
+
+    Attributes:
+      step: number of updates taken, int.
+      apply_fn: the model's apply function; not a part of the tree.
+      params: trained parameters, a tree of arrays.
+      tx: an optax gradient transformation; not a part of the tree.
+      opt_state: its state.
+      key: the root key of the run, shape ().
+      collections: other variables by collection name, such as {"batch_stats": ...}.
+    """
+
+    key: jax.Array
+    collections: dict[str, Any] = struct.field(default_factory=dict)
+
+    @classmethod
+    def create(cls, *, apply_fn, params, tx, key, collections=None, **kwargs):
+        """Make the state of step 0.
+
+        Args:
+          apply_fn: the model's apply function, or None.
+          params: the parameters to train.
+          tx: an optax gradient transformation.
+          key: the root key of the run; a legacy key is wrapped.
+          collections: other variables by collection name, {"batch_stats": ...}; they reach the loss by these names.
+          **kwargs: fields of a subclass.
+
+        Raises:
+          TypeError: no key.
+          ValueError: an array of keys.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, optax, jdrop
+          >>> state = jdrop.training.TrainState.create(
+          ...     apply_fn=None, params={"w": jnp.zeros(3)}, tx=optax.adam(1e-3), key=jax.random.key(0))
+        """
+        return super().create(
+            apply_fn=apply_fn,
+            params=params,
+            tx=tx,
+            key=as_typed_key(key),
+            collections={} if collections is None else dict(collections),
+            **kwargs,
+        )
