@@ -1,0 +1,1 @@
+"""Experiments on jdrop's public API: `python -m experiments NAME`."""

@@ -1,0 +1,60 @@
+"""Run an experiment by name: `python -m experiments NAME [options]`."""
+
+import argparse
+import ast
+import importlib
+import os
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def experiments() -> dict[str, str]:
+    """Name and first docstring line of every experiment: a file here that starts with neither underscore."""
+    return {
+        path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+        for path in sorted(FOLDER.glob("[!_]*.py"))
+    }
+
+
+def main(argv=None) -> int:
+    available = experiments()
+    listing = "experiments:\n" + "\n".join(f"  {name:<12} {line}" for name, line in available.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description="Run one of jdrop's experiments.",
+        epilog=listing + "\n\n`python -m experiments NAME --help` tells an experiment's own options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="one of the experiments below")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args, rest = parser.parse_args(argv[:1]), argv[1:]
+    if args.name not in available:
+        print(f"python -m experiments: there is no experiment {args.name!r}\n{listing}", file=sys.stderr)
+        return 2
+    experiment = importlib.import_module(f"experiments.{args.name}")
+    options = argparse.ArgumentParser(
+        prog=f"python -m experiments {args.name}",
+        description=experiment.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("--seed", type=int, default=0, help="root seed of the run (default: %(default)s)")
+    options.add_argument(
+        "--out", type=Path, default=FOLDER / "results" / args.name, help="folder for tables and figures"
+    )
+    options.add_argument("--quick", action="store_true", help="a small version, to see that everything runs")
+    if getattr(experiment, "NEEDS_DATA", False):
+        options.add_argument(
+            "--data-dir",
+            type=Path,
+            default=Path(os.environ["JDROP_DATA"]) if "JDROP_DATA" in os.environ else None,
+            help="folder of the data set (default: the environment variable JDROP_DATA)",
+        )
+    if hasattr(experiment, "add_options"):
+        experiment.add_options(options)
+    return experiment.run(options.parse_args(rest)) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
