@@ -2,28 +2,51 @@
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 
-def mean_and_error(values) -> str:
-    """`mean ± standard error of the mean` of one number a seed."""
-    n = len(values)
-    mean = sum(values) / n
-    error = (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5 if n > 1 else float("nan")
-    return f"{mean:.4f} ± {error:.4f}"
+class Estimate(NamedTuple):
+    """The mean of one number a seed, and its standard error."""
+
+    mean: float
+    error: float
+
+    def __str__(self):
+        return f"{self.mean:.4f} ± {self.error:.4f}"
+
+
+def estimate(values) -> Estimate:
+    values = np.asarray(values, np.float64)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
 def save_table(rows: list[dict], out: Path, name: str) -> str:
-    """Write `rows` as `name`.csv and `name`.md in the folder `out`, and return the Markdown."""
+    """Write `rows` as `name`.csv and `name`.md in the folder `out`, and return the Markdown.
+
+    An `Estimate` takes two columns of the CSV, its mean and its standard error.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    columns = list(rows[0])
     with open(out / f"{name}.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        flat = [_flat(row) for row in rows]
+        writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+        writer.writerows(flat)
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     text = "\n".join(lines)
     (out / f"{name}.md").write_text(text + "\n")
     return text
+
+
+def _flat(row):
+    flat = {}
+    for column, value in row.items():
+        if isinstance(value, Estimate):
+            flat |= {column: value.mean, f"{column} standard error": value.error}
+        else:
+            flat[column] = value
+    return flat

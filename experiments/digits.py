@@ -1,0 +1,203 @@
+"""Handwritten digits: dropout against overfitting, and Monte Carlo dropout for uncertainty.
+
+Trains a dense 64-256-256-10 network on 300 of scikit-learn's 1,797 bundled 8x8 digits, without dropout and with rate
+0.5 before each of the last two layers: five seeds each, all ten networks in one vmapped, jitted program (the rate is a
+traced argument). Each seed has its own split, initialisation, order and masks; the other 1,497 digits are its test set.
+Nothing is tuned on them.
+
+Compares no dropout, dropout with the deterministic forward pass, and dropout with 100 Monte Carlo passes. The AUROC
+says how well the predictive entropy tells test digits from test digits with half of their pixels replaced by uniform
+noise ("corrupted"), and from 8x8 patches of scikit-learn's two bundled photographs ("photographs").
+
+    python -m experiments digits
+
+Writes digits.csv, digits.md and digits.png. Under a minute on two cores.
+"""
+
+import operator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import optax
+from sklearn.datasets import load_digits, load_sample_images
+
+import jdrop
+from experiments._metrics import auroc, calibration, score
+from experiments._report import estimate, save_table
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SEEDS, TRAIN, BATCH, RATE = 5, 300, 50, 0.5
+METHODS = ("no dropout", "dropout, deterministic", "dropout, Monte Carlo")
+COLORS = ("tab:gray", "tab:orange", "tab:blue")
+
+
+class Network(nn.Module):
+    """64-256-256-10 with dropout before the last two layers."""
+
+    rate: float = RATE
+
+    @nn.compact
+    def __call__(self, x, deterministic, rate=None):
+        for width in (256, 256):
+            x = nn.relu(nn.Dense(width)(x))
+            x = jdrop.linen.Dropout(self.rate)(x, deterministic, rate=rate)
+        return nn.Dense(10)(x)
+
+
+def run(args):
+    epochs, passes = (5, 10) if args.quick else (150, 100)
+    root = jax.random.key(args.seed)
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32)
+    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "seed", seed))(jnp.arange(SEEDS))
+    rates = jnp.array([0.0, RATE])
+
+    network = jax.vmap(lambda key, rate: train(key, rate, images, labels, epochs), (None, 0))
+    order, params, curves = jax.jit(jax.vmap(network, (0, None)))(keys, rates)
+    order, curves = np.asarray(order[:, 0]), jax.tree.map(np.asarray, curves)
+
+    foreign = photographs(jdrop.fold_in(root, "photographs"), len(images) - TRAIN)
+    results = {method: [] for method in METHODS}
+    reliability = {method: ([], []) for method in METHODS}
+    for seed, seed_key in enumerate(keys):
+        train_rows, test_rows = np.split(order[seed], [TRAIN])
+        inputs = {
+            "train": images[train_rows],
+            "test": images[test_rows],
+            "corrupted": corrupted(jdrop.fold_in(seed_key, "corrupted"), images[test_rows]),
+            "photographs": foreign,
+        }
+        of_seed = jax.tree.map(operator.itemgetter(seed), params)
+        for method, predictions in predict(of_seed, seed_key, inputs, passes).items():
+            probabilities = {name: np.asarray(p.mean, np.float64) for name, p in predictions.items()}
+            entropy = {name: np.asarray(p.predictive_entropy) for name, p in predictions.items()}
+            results[method].append(
+                {"train accuracy": float((probabilities["train"].argmax(-1) == labels[train_rows]).mean())}
+                | score(probabilities["test"], labels[test_rows])
+                | {f"AUROC {name}": auroc(entropy["test"], entropy[name]) for name in ("corrupted", "photographs")}
+            )
+            reliability[method][0].append(probabilities["test"])
+            reliability[method][1].append(labels[test_rows])
+        if seed == 0:
+            uncertain = (predictions["test"], images[test_rows], labels[test_rows])
+
+    rows = [
+        {"method": method}
+        | {name: estimate([result[name] for result in results[method]]) for name in results[method][0]}
+        for method in METHODS
+    ]
+    print(
+        f"{SEEDS} seeds, {TRAIN} training digits, {epochs} epochs, {passes} Monte Carlo passes; mean ± standard error"
+    )
+    print(save_table(rows, args.out, "digits"))
+    draw(args.out / "digits.png", curves, reliability, uncertain)
+    print(f"wrote digits.csv, digits.md and digits.png in {args.out}")
+
+
+def train(key, rate, images, labels, epochs):
+    """Train one network; returns (order of the examples, parameters, losses an epoch)."""
+    order = jax.random.permutation(jdrop.fold_in(key, "split"), len(images))
+    images, labels = jnp.asarray(images)[order], jnp.asarray(labels)[order]
+    model = Network()
+    state = jdrop.training.TrainState.create(
+        apply_fn=model.apply,
+        params=model.init(jdrop.fold_in(key, "init"), images[:1], True)["params"],
+        tx=optax.adam(1e-3),
+        key=key,
+    )
+
+    def loss_fn(params, batch, key):
+        x, y = batch
+        rngs = None if key is None else {"dropout": key}
+        logits = model.apply({"params": params}, x, key is None, rate, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), {}
+
+    step, evaluate = jdrop.training.make_train_step(loss_fn), jdrop.training.make_eval_step(loss_fn)
+
+    def epoch(state, number):
+        shuffled = jax.random.permutation(jdrop.fold_in(key, "shuffle", number), TRAIN)
+        state, _ = jax.lax.scan(
+            lambda state, rows: step(state, (images[rows], labels[rows])), state, shuffled.reshape(-1, BATCH)
+        )
+        losses = {
+            "train": evaluate(state, (images[:TRAIN], labels[:TRAIN]))["loss"],
+            "test": evaluate(state, (images[TRAIN:], labels[TRAIN:]))["loss"],
+        }
+        return state, losses
+
+    state, losses = jax.lax.scan(epoch, state, jnp.arange(epochs))
+    return order, state.params, losses
+
+
+def predict(params, key, inputs, passes):
+    """Predictions of each method for each set of inputs, as `MCPrediction`s (of one pass where nothing is random)."""
+    plain, dropped = (jax.tree.map(operator.itemgetter(i), params) for i in range(2))
+    key = jdrop.fold_in(key, "predict")
+
+    def deterministic(params):
+        return {name: jdrop.mc_dropout(jax.tree_util.Partial(forward, params), key, x, 1) for name, x in inputs.items()}
+
+    stochastic = jdrop.linen.predictor(Network(), {"params": dropped})
+    monte_carlo = {
+        name: jdrop.mc_dropout(stochastic, key, x, passes, transform=jax.nn.softmax, chunk_size=25)
+        for name, x in inputs.items()
+    }
+    return dict(zip(METHODS, (deterministic(plain), deterministic(dropped), monte_carlo)))
+
+
+def forward(params, key, x):
+    """Class probabilities of the deterministic pass."""
+    return jax.nn.softmax(Network().apply({"params": params}, x, True))
+
+
+def corrupted(key, images):
+    """Half of the pixels replaced by uniform noise."""
+    noise = jax.random.uniform(jdrop.fold_in(key, "noise"), images.shape)
+    return jnp.where(jdrop.keep_mask(key, images.shape, 0.5), images, noise)
+
+
+def photographs(key, count):
+    """Grey 8x8 patches of scikit-learn's two photographs, scaled to [0, 1]."""
+    grey = np.stack([image.mean(-1) / 255 for image in load_sample_images().images]).astype(np.float32)
+    limits = jnp.array(grey.shape) - jnp.array([0, 7, 7])
+    corners = np.asarray(jax.random.randint(key, (count, 3), 0, limits))
+    return np.stack([grey[i, row : row + 8, column : column + 8].reshape(64) for i, row, column in corners])
+
+
+def draw(path, curves, reliability, uncertain):
+    """Training curves, reliability, and the digits with the highest mutual information."""
+    figure = plt.figure(figsize=(11, 7.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.6, 1))
+    left, right = top.subplots(1, 2)
+    for i, (name, color) in enumerate((("no dropout", COLORS[0]), (f"dropout {RATE}", COLORS[1]))):
+        for part, style in (("train", "--"), ("test", "-")):
+            losses = curves[part][:, i]
+            epochs, mean = np.arange(1, losses.shape[1] + 1), losses.mean(0)
+            error = losses.std(0, ddof=1) / np.sqrt(len(losses))
+            left.plot(epochs, mean, style, color=color, label=f"{name}, {part}")
+            left.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.25, lw=0)
+    left.set(xlabel="epoch", ylabel="negative log-likelihood (nats)", yscale="log", title="Training curves")
+    left.legend()
+    right.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
+    for (method, (probabilities, labels)), color in zip(reliability.items(), COLORS):
+        error, confidence, accuracy = calibration(np.concatenate(probabilities), np.concatenate(labels))
+        right.plot(confidence, accuracy, "o-", ms=4, color=color, label=f"{method} (ECE {error:.3f})")
+    right.set(xlabel="mean confidence in bin", ylabel="accuracy in bin", xlim=(0, 1), ylim=(0, 1))
+    right.set(title=f"Reliability on test digits, {SEEDS} seeds together")
+    right.legend()
+    prediction, images, labels = uncertain
+    information = np.asarray(prediction.mutual_information)
+    most = np.argsort(-information)[:10]
+    bottom.suptitle("The ten test digits of the first seed with the highest mutual information")
+    for axis, row in zip(bottom.subplots(1, 10), most):
+        axis.imshow(images[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+        guess = int(prediction.mean[row].argmax())
+        axis.set_title(f"is {labels[row]}, says {guess}\n{information[row]:.2f} nats", fontsize=9)
+        axis.axis("off")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
