@@ -87,9 +87,8 @@ def fold_in(key, *path):
 
 @jax.jit
 def _fold(key, words):
-    for i in range(words.shape[0]):
-        key = jax.random.fold_in(key, words[i])
-    return key
+    # A loop, since XLA takes minutes to compile a chain of some generators (threefry4x32) written out.
+    return lax.scan(lambda key, word: (jax.random.fold_in(key, word), None), key, words)[0]
 
 
 def _code(part):

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jdrop.keys import as_typed_key
 from jdrop.masks.packed import draw, unpack
-from jdrop.masks.rate import as_rate, static_bits, threshold
+from jdrop.masks.rate import as_rate, at_least_float32, static_bits, threshold
 from jdrop.masks.shape import shared_shape
 
 __all__ = ["dropout"]
@@ -104,7 +104,7 @@ def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
 
 def _scales(rate, dtype, scaling):
     """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
-    keep = threshold(rate).keep.astype(jnp.promote_types(jnp.finfo(dtype).dtype, jnp.float32))
+    keep = threshold(rate).keep.astype(at_least_float32(dtype))
     one = jnp.where(jnp.isnan(keep), keep, jnp.ones_like(keep))
     inverse = jnp.where(keep == 0, keep, 1 / jnp.where(keep == 0, one, keep))
     return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]

@@ -67,8 +67,8 @@ def _draw_rows(key, word_shape, limit, bits: int):
     """
     low, all_dropped, _ = limit
     block, width = block_function(key, word_shape)
-    # A loop of one step would be inlined, and its words drawn again for each of the 32 lanes.
-    steps = max(2, -(-min(bits, WORDS) // width)) if bits < WORDS else WORDS // width
+    # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
+    steps = max(2, min(bits, WORDS) // width)
 
     def step(i, kept):
         j = steps - 1 - i

@@ -18,6 +18,11 @@ class Threshold(NamedTuple):
     keep: jax.Array  # float: the exact keep probability 1 - threshold / 2**32; NaN for an invalid rate
 
 
+def at_least_float32(dtype):
+    """float64 for a double-precision dtype, else float32: what scales and sums are computed in."""
+    return jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
+
+
 def as_rate(rate):
     """Return `rate` as a float scalar or array in JAX's precision, or say what is wrong with it.
 
@@ -33,7 +38,7 @@ def as_rate(rate):
     dtype = jnp.result_type(rate)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
-    dtype = jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    dtype = at_least_float32(dtype)
     if isinstance(rate, jax.core.Tracer):
         return lax.stop_gradient(rate.astype(dtype))
     concrete = np.asarray(rate)
@@ -56,8 +61,11 @@ def threshold(rate) -> Threshold:
 
 
 def static_bits(rate) -> int:
-    """How many leading bits of the threshold can be set: known for one static rate, else 32."""
+    """How many leading bits of the threshold may be set: 0, 4 (a static multiple of 1/16) or 32.
+
+    Three classes and no finer, so that a schedule of static rates compiles at most three programs.
+    """
     if isinstance(rate, jax.Array) or rate.ndim:
         return 32
     low = int(threshold(rate).low)
-    return 32 - (low & -low).bit_length() + 1 if low else 0
+    return 0 if low == 0 else 4 if low % 2**28 == 0 else 32

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jdrop.masks.rate import at_least_float32
 from jdrop.mc.sampling import as_partial, samples
 
 
@@ -104,7 +105,7 @@ def _transformed(transform, predict, key, x):
 @jax.jit
 def _moments(outputs):
     """Mean, variance and mean entropy over the first axis, in at least float32."""
-    exact = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    exact = outputs.astype(at_least_float32(outputs.dtype))
     mean = exact.mean(0)
     if exact.ndim < 2:
         return mean, exact.var(0), jnp.full(mean.shape, jnp.nan)

@@ -1,0 +1,27 @@
+"""The case matrix that the tests share: it holds the edges."""
+
+import jax
+import jax.numpy as jnp
+
+IMPLEMENTATIONS = ("threefry2x32", "threefry4x32", "philox4x32")
+RATES = (0.0, 0.005, 0.1, 1 / 3, 0.5, 0.9, 1.0)
+SHAPES = ((), (0,), (1,), (31,), (33,), (4, 0, 3), (3, 5), (7, 1), (4, 64), (2, 3, 100), (2, 1025), (2, 3, 4, 5, 6))
+SCALINGS = ("inverted", "classic", "none")
+SAVES = ("key", "mask")
+FLOAT8 = tuple(
+    dtype
+    for name in ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+    if (dtype := getattr(jnp, f"float8_{name}", None)) is not None
+)
+DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64, *FLOAT8)
+
+
+def key(seed=0, impl="threefry2x32"):
+    return jax.random.key(seed, impl=impl)
+
+
+def array(shape, dtype=jnp.float32, seed=1):
+    """Values of about ±1 that no dtype rounds to zero or overflows."""
+    x = jax.random.uniform(jax.random.key(seed), shape, jnp.float32, 0.5, 1.5)
+    sign = jnp.where(jax.random.bernoulli(jax.random.key(seed + 1), 0.5, shape), jnp.float32(1), jnp.float32(-1))
+    return (x * sign).astype(dtype)

@@ -1,0 +1,8 @@
+"""Every test runs on eight CPU devices, with strict promotion, and with warnings as errors (pyproject.toml)."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["MPLBACKEND"] = "Agg"

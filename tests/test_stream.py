@@ -1,0 +1,96 @@
+"""The stream is the specified one: an independent NumPy implementation draws the same masks."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from cases import IMPLEMENTATIONS, RATES, SHAPES, key
+
+import jdrop
+from jdrop.masks import STREAM_VERSION, words
+
+ONES, ZEROS = [2**32 - 1] * 4, [0] * 4
+PI = [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89]
+# Random123, tests/kat_vectors: (generator, rounds, key, counter, answer).
+KNOWN_ANSWERS = (
+    ("threefry2x32", 13, ZEROS[:2], ZEROS[:2], "9d1c5ec6 8bd50731"),
+    ("threefry2x32", 13, ONES[:2], ONES[:2], "fd36d048 2d17272c"),
+    ("threefry2x32", 13, PI[2:4], PI[:2], "ba3e4725 f27d669e"),
+    ("threefry4x32", 13, ZEROS, ZEROS, "531c7e4f 39491ee5 2c855a92 3d6abf9a"),
+    ("threefry4x32", 13, ONES, ONES, "c4189358 1c9cc83a d5881c67 6a0a89e0"),
+    ("threefry4x32", 13, PI[4:], PI[:4], "4aa71d8f 734738c2 431fc6a8 ae6debf1"),
+    ("philox4x32", 7, ZEROS[:2], ZEROS, "5f6fb709 0d893f64 4f121f81 4f730a48"),
+    ("philox4x32", 7, ONES[:2], ONES, "5207ddc2 45165e59 4d8ee751 8c52f662"),
+    ("philox4x32", 7, PI[4:6], PI[:4], "4dfccaba 190a87f0 c47362ba b6b5242a"),
+    ("threefry2x32", 20, PI[2:4], PI[:2], "c4923a9c 483df7a0"),
+    ("philox4x32", 10, PI[4:6], PI[:4], "d16cfe09 94fdcceb 5001e420 24126ea1"),
+)
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+@pytest.mark.parametrize(("name", "rounds", "key_words", "counter", "answer"), KNOWN_ANSWERS)
+def test_generators_give_the_known_answers(name, rounds, key_words, counter, answer):
+    expected = [int(word, 16) for word in answer.split()]
+    assert [int(word.item()) for word in getattr(oracle, name)(key_words, counter, rounds)] == expected
+    arguments = [jnp.array(word, jnp.uint32) for word in key_words], [jnp.array(word, jnp.uint32) for word in counter]
+    assert [int(word) for word in getattr(words, name)(*arguments, rounds=rounds)] == expected
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masks_are_those_of_the_specification(impl, shape):
+    root = key(7, impl)
+    data = np.asarray(jax.random.key_data(root))
+    for rate in RATES:
+        drawn = np.asarray(jdrop.keep_mask(root, shape, rate))
+        np.testing.assert_array_equal(drawn, oracle.mask(impl, data, shape, rate))
+
+
+def test_shared_axes_are_those_of_the_specification():
+    data = np.asarray(jax.random.key_data(key(7)))
+    for axes in ((0,), (-1,), (0, 2), (1, -1, 2)):
+        drawn = jdrop.keep_mask(key(7), (3, 40, 64), 0.4, broadcast_dims=axes)
+        np.testing.assert_array_equal(np.asarray(drawn), oracle.mask("threefry2x32", data, (3, 40, 64), 0.4, axes))
+
+
+def test_golden_digests_of_this_stream_version():
+    """Digests of the oracle's masks, written once: neither may drift."""
+    assert GOLDEN["stream version"] == STREAM_VERSION
+    assert len(GOLDEN["masks"]) == 3 * 6 * 6
+    for case in GOLDEN["masks"]:
+        root = jax.random.wrap_key_data(jnp.array(case["key"], jnp.uint32), impl=case["impl"])
+        drawn = np.asarray(jdrop.keep_mask(root, tuple(case["shape"]), case["rate"]))
+        assert hashlib.sha256(np.packbits(drawn).tobytes()).hexdigest() == case["sha256"], case
+
+
+def test_counters_do_not_wrap_around():
+    """The index of positions in shapes far too large to draw, against Python's integers."""
+    shape = (2**20, 2**13, 2**26)
+    for coordinates in ((0, 0, 5), (0, 63, 2**26 - 1), (1, 0, 0), (2**20 - 1, 2**13 - 1, 2**26 - 1), (12345, 777, 31)):
+        high, low = words.linear_index([jnp.array(c, jnp.uint32) for c in coordinates], shape)
+        expected = (coordinates[0] * shape[1] + coordinates[1]) * shape[2] + coordinates[2]
+        assert (int(high) << 32) + int(low) == expected
+
+
+@pytest.mark.parametrize("shape", [(2**60, 1), (2, 2**33)])
+def test_a_mask_too_large_for_the_counter_is_refused(shape):
+    with pytest.raises(ValueError, match=r"2\*\*59 words"):
+        words.linear_index([jnp.zeros((), jnp.uint32)] * 2, shape)
+
+
+def test_the_mask_is_independent_of_what_jax_draws_from_the_same_key():
+    """No block of a mask is a key that JAX's fold_in or split makes of the same key."""
+    for impl in IMPLEMENTATIONS:
+        block, width = words.block_function(key(0, impl), (64,))
+        drawn = (
+            np.stack([np.stack(block(j)) for j in range(words.WORDS // width)]).transpose(0, 2, 1).reshape(-1, width)
+        )
+        made = jax.random.key_data(jax.vmap(lambda i: jax.random.fold_in(key(0, impl), i))(jnp.arange(256)))
+        split = jax.random.key_data(jax.random.split(key(0, impl), 256))
+        heads = {tuple(row[:2]) for row in np.concatenate([np.asarray(made), np.asarray(split)]).tolist()}
+        assert not heads & {tuple(row[:2]) for row in drawn.tolist()}
