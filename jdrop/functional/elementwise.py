@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from jdrop.keys import as_typed_key
-from jdrop.masks.packed import draw, unpack
+from jdrop.masks.packed import keep
 from jdrop.masks.rate import as_rate, at_least_float32, static_bits, threshold
 from jdrop.masks.shape import shared_shape
 
 __all__ = ["dropout"]
 
 _SCALINGS = ("inverted", "classic", "none")
+_BITS = "jdrop_keep_bits"
 _SAVES = {
     "key": jax.checkpoint_policies.nothing_saveable,
-    "mask": jax.checkpoint_policies.save_only_these_names("jdrop_keep_bits"),
+    "mask": jax.checkpoint_policies.save_only_these_names(_BITS),
 }
 
 
@@ -95,9 +95,8 @@ def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
         if evaluate is None:
             rate = jnp.where(flag, jnp.zeros_like(rate), rate)
             training = jnp.where(flag, evaluation, training)
-        drawn, kept_shape = draw(key, shape, rate, bits)
-        keep = unpack(checkpoint_name(drawn, "jdrop_keep_bits"), kept_shape)
-        return jnp.where(keep, _scaled(x, training), jnp.zeros((), x.dtype))
+        kept = keep(key, shape, rate, bits, save_as=_BITS if save == "mask" else None)
+        return jnp.where(kept, _scaled(x, training), jnp.zeros((), x.dtype))
 
     return apply(key, x, rate, flag)
 

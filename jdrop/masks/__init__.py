@@ -46,7 +46,7 @@ import jax
 import jax.numpy as jnp
 
 from jdrop.keys import as_typed_key
-from jdrop.masks.packed import draw, unpack
+from jdrop.masks.packed import keep
 from jdrop.masks.rate import as_rate, static_bits
 from jdrop.masks.shape import as_shape, shared_shape
 
@@ -89,6 +89,5 @@ def keep_mask(key, shape, rate, *, broadcast_dims=()):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _keep_mask(key, rate, shape, drawn_shape, bits):
-    bits, kept_shape = draw(key, drawn_shape, rate, bits)
     valid = (rate >= 0) & (rate <= 1)
-    return jnp.broadcast_to(unpack(bits, kept_shape) & valid, shape)
+    return jnp.broadcast_to(keep(key, drawn_shape, rate, bits) & valid, shape)

@@ -1,13 +1,14 @@
-"""Keep masks with one bit an element: drawing them, and opening them to booleans."""
+"""Drawing keep masks, 32 elements at once: one bit an element until the very end."""
 
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from jdrop.masks.rate import threshold
-from jdrop.masks.words import WORDS, block_function
+from jdrop.masks.words import WORDS, block_function, linear_index
 
 LANES = 32  # elements a word
 
@@ -28,34 +29,30 @@ def row_layout(shape):
     return tuple(shape[:split]), math.prod(shape[split:])
 
 
-def draw(key, shape, rate, bits: int):
-    """Draw the keep bits of a mask.
+def keep(key, shape, rate, bits: int, save_as: str | None = None):
+    """Draw a keep mask.
 
     Args:
       key: a typed key.
       shape: shape of the mask, with 1 on the axes along which a decision is shared.
       rate: the rates, a float array that broadcasts against `shape`.
       bits: how many leading bits of their thresholds may be set, from `static_bits`.
+      save_as: a name under which `jax.checkpoint` policies find the mask with one bit an element.
 
     Returns:
-      (bits, kept shape): uint32 words for `unpack`, and the shape that they open to: `shape`
-      broadcast with that of `rate`.
+      bool array of `shape` broadcast with that of `rate`, True where an element is kept.
     """
     leading, row = row_layout(shape)
     axes = (1,) * (len(shape) - rate.ndim) + rate.shape
     lead_axes, row_axes = axes[: len(leading)], axes[len(leading) :]
-    follows = all(n in (1, size) for n, size in zip(lead_axes, leading, strict=True))
+    follows = all(n in (1, size) for n, size in zip(lead_axes, leading))
     if follows and math.prod(row_axes) == 1:
         per_row = rate.reshape(*lead_axes, 1) if rate.ndim else rate
-        return _draw_rows(key, (*leading, -(-row // LANES)), threshold(per_row), bits), tuple(shape)
+        drawn = _draw_rows(key, (*leading, -(-row // LANES)), threshold(per_row), bits)
+        return _bit(checkpoint_name(drawn, save_as) if save_as else drawn, shape)
     low, all_dropped, _ = threshold(rate)
     kept = (_draw_uniform(key, shape) >= low) & ~all_dropped
-    return _pack(kept), kept.shape
-
-
-def unpack(bits, shape):
-    """Open the bits of `draw` into a boolean array of `shape`."""
-    return _rows(_open(bits), shape) != 0
+    return _bit(checkpoint_name(_pack(kept), save_as), kept.shape) if save_as else kept
 
 
 def _draw_rows(key, word_shape, limit, bits: int):
@@ -92,42 +89,52 @@ def _draw_rows(key, word_shape, limit, bits: int):
 def _draw_uniform(key, shape):
     """The 32-bit uniform U of every element of `shape`."""
     leading, row = row_layout(shape)
-    word_shape = (*leading, -(-row // LANES))
-    block, width = block_function(key, word_shape)
+    block, width = block_function(key, (*leading, -(-row // LANES)))
 
     def step(j, uniform):
         for place, word in enumerate(block(j)):
             index = (j * width + place).astype(jnp.uint32)
-            bit = _open(word) << (np.uint32(31) - index)
-            uniform = uniform | jnp.where(index == WORDS - 1, word[..., None] >> np.uint32(15), bit)
+            shared = _of_elements(word, shape) >> np.uint32(15)
+            own = _bit(word, shape).astype(jnp.uint32) << (np.uint32(31) - index)
+            uniform = uniform | jnp.where(index == WORDS - 1, shared, own)
         return uniform
 
-    uniform = jnp.zeros((*word_shape, LANES), jnp.uint32)
-    if math.prod(word_shape):
-        uniform = lax.fori_loop(0, WORDS // width, step, uniform)
-    return _rows(uniform, shape)
+    uniform = jnp.zeros(shape, jnp.uint32)
+    return lax.fori_loop(0, WORDS // width, step, uniform) if math.prod(shape) else uniform
 
 
-def _lane():
-    return lax.iota(jnp.uint32, LANES)
+def _bit(words, shape):
+    """Open words into booleans of `shape`: each element's own bit."""
+    return (_of_elements(words, shape) >> (_row_index(shape) & np.uint32(LANES - 1))) & np.uint32(1) != 0
 
 
-def _open(words):
-    """The bits of words as zeros and ones on a new last axis of 32 lanes."""
-    return (words[..., None] >> _lane()) & np.uint32(1)
-
-
-def _rows(lanes, shape):
-    """Join words of 32 lanes into rows, cut the unused lanes off, and give the rows their shape."""
+def _of_elements(words, shape):
+    """The word that serves each element of `shape`."""
     leading, row = row_layout(shape)
-    return lanes.reshape(*leading, lanes.shape[-2] * LANES)[..., :row].reshape(shape)
+    if row % LANES == 0 and len(leading) == len(shape) - 1:
+        return jnp.broadcast_to(words[..., None], (*words.shape, LANES)).reshape(shape)
+    # A look-up and no reshape: XLA would move words between devices where a shard ends inside of one.
+    return words.at[..., _row_index(shape) // np.uint32(LANES)].get(mode="promise_in_bounds")
+
+
+def _row_index(shape):
+    """Each element's place in its row, over the axes that `row_layout` merges into one."""
+    leading, row = row_layout(shape)
+    merged = shape[len(leading) :]
+    if row > 2**32:
+        raise ValueError(f"a row of {row} elements is longer than 2**32: reshape it to {(-(-row // 2**20), 2**20)}.")
+    if not merged:
+        return jnp.zeros((), jnp.uint32)
+    return linear_index([lax.broadcasted_iota(jnp.uint32, merged, axis) for axis in range(len(merged))], merged)[1]
 
 
 def _pack(kept):
     leading, row = row_layout(kept.shape)
     rows = kept.reshape(*leading, row).astype(jnp.uint32)
     rows = jnp.pad(rows, [(0, 0)] * len(leading) + [(0, -row % LANES)])
-    return jnp.sum(rows.reshape(*leading, -(-row // LANES), LANES) << _lane(), axis=-1, dtype=jnp.uint32)
+    return jnp.sum(
+        rows.reshape(*leading, -(-row // LANES), LANES) << lax.iota(jnp.uint32, LANES), axis=-1, dtype=jnp.uint32
+    )
 
 
 def _all_lanes(flag):

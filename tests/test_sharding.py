@@ -1,0 +1,65 @@
+"""A mask is the same on every mesh, and drawing it moves no data between devices."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import array, key
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jdrop
+
+COLLECTIVES = re.compile(r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter")
+CASES = [
+    ((8,), ("a",), (16, 96), ("a", None)),
+    ((8,), ("a",), (16, 96), (None, "a")),
+    ((8,), ("a",), (64, 160), (None, "a")),
+    ((8,), ("a",), (8, 100), ("a", None)),
+    ((8,), ("a",), (16, 24), (None, "a")),
+    ((8,), ("a",), (4096,), ("a",)),
+    ((8,), ("a",), (4104,), ("a",)),
+    ((2, 4), ("a", "b"), (16, 256), ("a", "b")),
+    ((2, 4), ("a", "b"), (16, 256), (("a", "b"), None)),
+    ((2, 4), ("a", "b"), (6, 10, 64), ("a", None, "b")),
+    ((4, 2), ("a", "b"), (8, 30), ("a", "b")),
+    ((4, 2), ("a", "b"), (1024, 64), ("a", "b")),
+    ((2, 2, 2), ("a", "b", "c"), (4, 6, 64), ("a", "b", "c")),
+    ((2, 2, 2), ("a", "b", "c"), (4, 6, 14), ("c", "b", "a")),
+    ((2, 2, 2), ("a", "b", "c"), (8, 1040), (("b", "a"), "c")),
+]
+
+
+@pytest.mark.parametrize(("mesh_shape", "names", "shape", "partition"), CASES)
+def test_bit_equal_to_one_device_and_without_a_collective(mesh_shape, names, shape, partition):
+    mesh = jax.make_mesh(mesh_shape, names, axis_types=(AxisType.Auto,) * len(names))
+    sharding = NamedSharding(mesh, PartitionSpec(*partition))
+    x = array(shape)
+
+    def f(k, x):
+        return jdrop.dropout(k, x, 0.3), jax.grad(lambda x: (jdrop.dropout(k, x, 0.3) ** 2).sum())(x)
+
+    replicated = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(f, in_shardings=(replicated, sharding), out_shardings=sharding).lower(key(1), x).compile()
+    found = COLLECTIVES.search(compiled.as_text())
+    assert not found, found
+    for one, many in zip(f(key(1), x), compiled(key(1), jax.device_put(x, sharding))):
+        np.testing.assert_array_equal(np.asarray(many), np.asarray(one))
+
+    mask = jax.jit(lambda k: jdrop.keep_mask(k, shape, 0.3), out_shardings=sharding).lower(key(1)).compile()
+    assert not COLLECTIVES.search(mask.as_text())
+    np.testing.assert_array_equal(np.asarray(mask(key(1))), np.asarray(jdrop.keep_mask(key(1), shape, 0.3)))
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (8, 100)])
+def test_explicit_axes(shape):
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))
+    x = array(shape)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("a", None)))
+        y = jax.jit(lambda k, x: jdrop.dropout(k, x, 0.3))(key(1), sharded)
+        gradient = jax.jit(jax.grad(lambda x: jdrop.dropout(key(1), x, 0.3).sum()))(sharded)
+        assert jax.typeof(y).sharding.spec == PartitionSpec("a", None)
+    np.testing.assert_array_equal(np.asarray(y), np.asarray(jdrop.dropout(key(1), x, 0.3)))
+    np.testing.assert_array_equal(np.asarray(gradient), np.asarray(jdrop.dropout(key(1), jnp.ones(shape), 0.3)))
