@@ -87,6 +87,9 @@ def fold_in(key, *path):
 
 @jax.jit
 def _fold(key, words):
+    # Under shard_map a loop's carry must vary over the devices from the start if the words do.
+    data = jax.random.key_data(key) | (words[0] & np.uint32(0))
+    key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
     # A loop, since XLA takes minutes to compile a chain of some generators (threefry4x32) written out.
     return lax.scan(lambda key, word: (jax.random.fold_in(key, word), None), key, words)[0]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax import errors
 
 from jdrop.functional.elementwise import draws, dropout
@@ -15,6 +16,9 @@ __all__ = ["Dropout", "MissingStreamError", "predictor"]
 
 class MissingStreamError(errors.InvalidRngError, ValueError):
     """A module needs a random stream that `apply` or `init` was not given."""
+
+    def __init__(self, message):
+        Exception.__init__(self, message)  # Flax's own adds a link to its page of this class, which it has not
 
 
 class Dropout(nn.Dropout):
@@ -115,7 +119,9 @@ def predictor(model, variables, *, rng_collection="dropout", **kwargs):
     modes = {"train": False, "training": False, "is_training": False, "deterministic": True}
     parameters = inspect.signature(type(model).__call__).parameters
     kwargs = {name: mode for name, mode in modes.items() if name in parameters} | kwargs
-    return jax.tree_util.Partial(_Apply(model, rng_collection, tuple(kwargs.items())), variables)
+    arrays = {name: value for name, value in kwargs.items() if isinstance(value, (jax.Array, np.ndarray))}
+    settings = tuple((name, value) for name, value in kwargs.items() if name not in arrays)
+    return jax.tree_util.Partial(_Apply(model, rng_collection, settings), variables, arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +130,11 @@ class _Apply:
 
     model: nn.Module
     rng_collection: str
-    kwargs: tuple[tuple[str, Any], ...]
+    settings: tuple[tuple[str, Any], ...]
 
-    def __call__(self, variables, key, x):
+    def __call__(self, variables, arrays, key, x):
         with nn.intercept_methods(_only_dropout_stochastic):
-            return self.model.apply(variables, x, rngs={self.rng_collection: key}, **dict(self.kwargs))
+            return self.model.apply(variables, x, rngs={self.rng_collection: key}, **dict(self.settings), **arrays)
 
 
 _FORCED = (
@@ -142,17 +148,16 @@ def _only_dropout_stochastic(next_fun, args, kwargs, context):
     """Call a layer in the mode of `_FORCED`, whatever its constructor or its caller said."""
     module = context.module
     for kind, name, mode in _FORCED:
-        if not (isinstance(module, kind) and context.method_name == "__call__"):
-            continue
-        call = inspect.signature(type(module).__call__)
-        if name not in call.parameters:
-            continue
-        bound = call.bind(module, *args, **kwargs)
-        bound.arguments[name] = mode
-        attribute = getattr(module, name)
-        object.__setattr__(module, name, None)  # Flax refuses a mode given in both places
-        try:
-            return next_fun(*bound.args[1:], **bound.kwargs)
-        finally:
-            object.__setattr__(module, name, attribute)
+        if isinstance(module, kind) and context.method_name == "__call__":
+            bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
+            is_argument = name in bound.signature.parameters
+            if is_argument:
+                bound.arguments[name] = mode
+            attribute = getattr(module, name)
+            # Flax refuses a mode that is given in both places.
+            object.__setattr__(module, name, None if is_argument else mode)
+            try:
+                return next_fun(*bound.args, **bound.kwargs)
+            finally:
+                object.__setattr__(module, name, attribute)
     return next_fun(*args, **kwargs)

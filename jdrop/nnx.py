@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jdrop.functional.elementwise import draws, dropout
@@ -139,13 +140,14 @@ def predictor(model, **kwargs):
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
-    if not isinstance(model, nnx.Module):
-        raise TypeError(f"model is a {type(model).__name__}, but a flax.nnx.Module is needed: write MyModel(...).")
+    _check_model(model)
     modes = {"train": False, "training": False, "is_training": False, "deterministic": True}
     parameters = inspect.signature(type(model).__call__).parameters
     kwargs = {name: mode for name, mode in modes.items() if name in parameters} | kwargs
     graphdef, state = nnx.split(model)
-    return jax.tree_util.Partial(_Apply(graphdef, tuple(kwargs.items())), state)
+    arrays = {name: value for name, value in kwargs.items() if isinstance(value, (jax.Array, np.ndarray))}
+    settings = tuple((name, value) for name, value in kwargs.items() if name not in arrays)
+    return jax.tree_util.Partial(_Apply(graphdef, settings), state, arrays)
 
 
 def train_parts(model):
@@ -164,10 +166,9 @@ def train_parts(model):
       >>> state = jdrop.training.TrainState.create(
       ...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
     """
+    _check_model(model)
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    # Steps donate their state: without a copy the first one would delete the model's own arrays.
-    copy = functools.partial(jax.tree.map, lambda array: array.copy())
-    return {"apply_fn": None, "params": copy(params), "collections": {"variables": copy(rest)}}
+    return {"apply_fn": None, "params": params, "collections": {"variables": rest}}
 
 
 def model_loss(model, loss_fn):
@@ -190,6 +191,7 @@ def model_loss(model, loss_fn):
       >>> loss = jdrop.nnx.model_loss(model, lambda model, batch: ((model(batch) ** 2).mean(), {}))
       >>> step = jdrop.training.make_train_step(loss)
     """
+    _check_model(model)
     graphdef, _, random_state, _ = nnx.split(model, nnx.Param, nnx.RngState, ...)
 
     def pure_loss(params, batch, key, variables):
@@ -199,9 +201,9 @@ def model_loss(model, loss_fn):
         else:
             running.train()
             _reseed(running, key)
-        loss, metrics = loss_fn(running, batch)
+        result = loss_fn(running, batch)
         _, _, _, variables = nnx.split(running, nnx.Param, nnx.RngState, ...)
-        return loss, metrics, {"variables": variables}
+        return (*result, {"variables": variables}) if isinstance(result, tuple) else result
 
     return pure_loss
 
@@ -216,22 +218,28 @@ def update_model(model, state):
     nnx.update(model, state.params, state.collections["variables"])
 
 
+def _check_model(model):
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model is a {type(model).__name__}, but a flax.nnx.Module is needed: write MyModel(...).")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Apply:
     """A model's stochastic call; equal models compare equal, so that each is compiled once."""
 
     graphdef: nnx.GraphDef
-    kwargs: tuple[tuple[str, Any], ...]
+    settings: tuple[tuple[str, Any], ...]
 
-    def __call__(self, state, key, x):
+    def __call__(self, state, arrays, key, x):
         model = _merge(self.graphdef, state)
         model.eval()
         for _, module in nnx.iter_modules(model):
             for kind, name, mode in _FORCED:
                 if isinstance(module, kind):
+                    setattr(module, name, mode)
                     module.__class__ = _forced(type(module), name, mode)
         _reseed(model, key)
-        return model(x, **dict(self.kwargs))
+        return model(x, **dict(self.settings), **arrays)
 
 
 _FORCED = (
@@ -253,7 +261,8 @@ def _forced(kind, name, mode):
 
     def __call__(self, *args, **kwargs):
         bound = call.bind(self, *args, **kwargs)
-        bound.arguments[name] = mode
+        if name in call.parameters:
+            bound.arguments[name] = mode
         return kind.__call__(*bound.args, **bound.kwargs)
 
     return type(kind.__name__, (kind,), {"__call__": __call__})
@@ -265,5 +274,5 @@ def _reseed(model, key):
         if isinstance(node, nnx.RngStream):
             stream_key = fold_in(key, *(part if isinstance(part, int) else str(part) for part in path))
             shape = node.key.shape
-            node.key[...] = jax.random.split(stream_key, shape) if shape else stream_key
-            node.count[...] = jax.numpy.zeros_like(node.count[...])
+            node.key.set_value(jax.random.split(stream_key, shape) if shape else stream_key)
+            node.count.set_value(jax.numpy.zeros(shape, jax.numpy.uint32))

@@ -156,3 +156,19 @@ def test_a_schedule_of_static_rates_compiles_a_few_programs_only():
     for rate in np.linspace(0, 1, 33):
         jdrop.dropout(key(), jnp.ones(4), float(rate))
     assert _dropout._cache_size() <= 3
+
+
+def test_without_jit_and_with_strict_ranks():
+    x, rates = array((3, 70)), jnp.linspace(0, 1, 70)
+    wanted = [jdrop.dropout(key(8), x, rate) for rate in (0.3, rates)]
+    with jax.disable_jit():
+        np.testing.assert_array_equal(jdrop.dropout(key(8), x, 0.3), wanted[0])
+        np.testing.assert_array_equal(jdrop.dropout(key(8), x, rates), wanted[1])
+    with jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(jdrop.dropout(key(8), x, rates), wanted[1])
+
+
+def test_a_single_precision_rate_scales_double_precision_exactly():
+    with jax.enable_x64(True):
+        y = np.asarray(jdrop.dropout(key(), jnp.ones(100, jnp.float64), np.float32(0.1)))
+        assert y.max() == 2**32 / (2**32 - 429496736)

@@ -23,7 +23,9 @@ def test_a_rate_outside_the_interval(call, rate):
             call(None, X, rate, True)
 
 
-@pytest.mark.parametrize("rate", ["0.5", None, True, 0.5j, [0.5], jnp.array(True), object(), jnp.array(1j)])
+@pytest.mark.parametrize(
+    "rate", ["0.5", None, True, 0.5j, [0.5], jnp.array(True), object(), jnp.array(1j), np.str_("0.5")]
+)
 def test_a_rate_of_a_wrong_type(rate):
     with pytest.raises(TypeError, match=r"rate is .*a number in \[0, 1\]"):
         jdrop.dropout(key(), X, rate)
@@ -33,6 +35,11 @@ def test_a_rate_of_a_wrong_type(rate):
 def test_integers_are_refused(x):
     with pytest.raises(TypeError, match=r"x has dtype .*floating-point or complex.*astype\(jnp.float32\)"):
         jdrop.dropout(key(), x, 0.5)
+
+
+def test_a_type_without_a_zero_is_refused():
+    with pytest.raises(TypeError, match="float8_e8m0fnu, which has no zero"):
+        jdrop.dropout(key(), jnp.ones(3, jnp.float8_e8m0fnu), 0.5)
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], None, "x"])

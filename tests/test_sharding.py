@@ -63,3 +63,26 @@ def test_explicit_axes(shape):
         assert jax.typeof(y).sharding.spec == PartitionSpec("a", None)
     np.testing.assert_array_equal(np.asarray(y), np.asarray(jdrop.dropout(key(1), x, 0.3)))
     np.testing.assert_array_equal(np.asarray(gradient), np.asarray(jdrop.dropout(key(1), jnp.ones(shape), 0.3)))
+
+
+@pytest.mark.parametrize("rate", ["static", "traced", "per shard", "per element"])
+def test_shard_map_draws_each_shard_from_its_own_key(rate):
+    """A shard's key is folded from its place on the mesh; JAX's check of what varies over devices stays on."""
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
+    x, rates = array((8, 100)), {"per element": jax.random.uniform(key(3), (8, 100))}.get(rate, jnp.full((8, 1), 0.3))
+
+    def local(x, rates):
+        shard_key = jdrop.fold_in(key(1), "shard", jax.lax.axis_index("a"))
+        given = {"static": 0.3, "traced": jnp.float32(0.3), "per shard": rates[0, 0]}.get(rate, rates)
+        return jdrop.dropout(shard_key, x, given)
+
+    def total(x):
+        return (
+            jax.shard_map(local, mesh=mesh, in_specs=PartitionSpec("a"), out_specs=PartitionSpec("a"))(x, rates)
+        ).sum()
+
+    y = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=PartitionSpec("a"), out_specs=PartitionSpec("a")))(x, rates)
+    for i in range(8):
+        wanted = jdrop.dropout(jdrop.fold_in(key(1), "shard", i), x[i : i + 1], rates[i : i + 1])
+        np.testing.assert_array_equal(np.asarray(y)[i : i + 1], np.asarray(wanted))
+    np.testing.assert_array_equal(np.asarray(jax.grad(total)(x) * x), np.asarray(y))

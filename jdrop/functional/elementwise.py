@@ -61,6 +61,7 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     x = _as_inexact(x)
     rate = as_rate(rate)
     drawn_shape = shared_shape(x.shape, rate.shape, broadcast_dims)
+    rate = rate.reshape((1,) * (x.ndim - rate.ndim) + rate.shape) if rate.ndim else rate
     deterministic = as_flag(deterministic)
     _check_choice("scaling", scaling, _SCALINGS)
     _check_choice("save", save, tuple(_SAVES))
@@ -103,9 +104,10 @@ def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
 
 def _scales(rate, dtype, scaling):
     """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
-    keep = threshold(rate).keep.astype(at_least_float32(dtype))
-    one = jnp.where(jnp.isnan(keep), keep, jnp.ones_like(keep))
-    inverse = jnp.where(keep == 0, keep, 1 / jnp.where(keep == 0, one, keep))
+    low, all_dropped, valid = threshold(rate)
+    one = jnp.where(valid, 1, jnp.nan).astype(at_least_float32(dtype))
+    keep = jnp.where(all_dropped, jnp.zeros_like(one), one - low.astype(one.dtype) / one.dtype.type(2**32))
+    inverse = jnp.where(all_dropped, keep, 1 / jnp.where(all_dropped, one, keep))
     return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
 
 
@@ -119,11 +121,14 @@ def _scaled(x, factor):
 def _as_inexact(x):
     if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
         raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
-    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
-            f"x has dtype {jnp.result_type(x)}, but a kept element is divided by the keep probability, which "
+            f"x has dtype {dtype}, but a kept element is divided by the keep probability, which "
             "needs a floating-point or complex array: write x.astype(jnp.float32)."
         )
+    if dtype == jnp.float8_e8m0fnu:
+        raise TypeError(f"x has dtype {dtype}, which has no zero to drop to: write x.astype(jnp.float8_e4m3fn).")
     return jnp.asarray(x)
 
 

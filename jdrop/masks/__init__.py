@@ -47,7 +47,7 @@ import jax.numpy as jnp
 
 from jdrop.keys import as_typed_key
 from jdrop.masks.packed import keep
-from jdrop.masks.rate import as_rate, static_bits
+from jdrop.masks.rate import as_rate, static_bits, threshold
 from jdrop.masks.shape import as_shape, shared_shape
 
 __all__ = ["STREAM_VERSION", "keep_mask"]
@@ -89,5 +89,5 @@ def keep_mask(key, shape, rate, *, broadcast_dims=()):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _keep_mask(key, rate, shape, drawn_shape, bits):
-    valid = (rate >= 0) & (rate <= 1)
-    return jnp.broadcast_to(keep(key, drawn_shape, rate, bits) & valid, shape)
+    kept = keep(key, drawn_shape, rate, bits) & threshold(rate).valid
+    return jnp.broadcast_to(kept, shape)

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -71,7 +72,7 @@ def _draw_rows(key, word_shape, limit, bits: int):
         j = steps - 1 - i
         words = block(j)
         for place in reversed(range(width)):
-            index = (j * width + place).astype(jnp.uint32)
+            index = jnp.uint32(j * width + place)
             word, bit = words[place], (low >> (np.uint32(31) - index)) & np.uint32(1)
             if place == width - 1:
                 below = (word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1))
@@ -80,7 +81,7 @@ def _draw_rows(key, word_shape, limit, bits: int):
             kept = (word & kept) | (~_all_lanes(bit) & (word | kept))
         return kept
 
-    kept = jnp.full(word_shape, 2**32 - 1, jnp.uint32)
+    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (low & np.uint32(0)) | _zero_of(key))
     if bits and math.prod(word_shape):
         kept = lax.fori_loop(0, steps, step, kept)
     return kept & ~_all_lanes(all_dropped)
@@ -93,14 +94,19 @@ def _draw_uniform(key, shape):
 
     def step(j, uniform):
         for place, word in enumerate(block(j)):
-            index = (j * width + place).astype(jnp.uint32)
+            index = jnp.uint32(j * width + place)
             shared = _of_elements(word, shape) >> np.uint32(15)
             own = _bit(word, shape).astype(jnp.uint32) << (np.uint32(31) - index)
             uniform = uniform | jnp.where(index == WORDS - 1, shared, own)
         return uniform
 
-    uniform = jnp.zeros(shape, jnp.uint32)
+    uniform = jnp.zeros(shape, jnp.uint32) | _zero_of(key)
     return lax.fori_loop(0, WORDS // width, step, uniform) if math.prod(shape) else uniform
+
+
+def _zero_of(key):
+    """A zero that varies over devices where the key does, as shard_map asks of what a loop starts with."""
+    return jax.random.key_data(key)[0] & np.uint32(0)
 
 
 def _bit(words, shape):

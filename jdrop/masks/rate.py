@@ -15,7 +15,7 @@ class Threshold(NamedTuple):
 
     low: jax.Array  # uint32: a unit is dropped if its 32-bit uniform lies below
     all_dropped: jax.Array  # bool: the threshold is 2**32, which `low` cannot say
-    keep: jax.Array  # float: the exact keep probability 1 - threshold / 2**32; NaN for an invalid rate
+    valid: jax.Array  # bool: the rate lies in [0, 1]
 
 
 def at_least_float32(dtype):
@@ -35,7 +35,7 @@ def as_rate(rate):
     """
     if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
-    dtype = jnp.result_type(rate)
+    dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(rate)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
     dtype = at_least_float32(dtype)
@@ -49,15 +49,14 @@ def as_rate(rate):
 
 
 def threshold(rate) -> Threshold:
-    """The threshold round(rate * 2**32) of each rate; an invalid (traced) rate drops nothing and has keep NaN."""
+    """The threshold round(rate * 2**32) of each rate; that of an invalid (traced) rate is 0."""
     xp = jnp if isinstance(rate, jax.Array) else np
     dtype = rate.dtype.type
     valid = (rate >= 0) & (rate <= 1)
     scaled = xp.round(xp.where(valid, rate, dtype(0)) * dtype(2**32))
     all_dropped = scaled >= dtype(2**32)
     low = xp.where(all_dropped, dtype(0), scaled).astype(np.uint32)
-    keep = xp.where(valid, dtype(1) - scaled / dtype(2**32), dtype(np.nan))
-    return Threshold(low, all_dropped, keep)
+    return Threshold(low, all_dropped, valid)
 
 
 def static_bits(rate) -> int:

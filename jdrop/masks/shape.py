@@ -1,14 +1,27 @@
-"""The shape of a mask: checked, and with the axes that share one decision folded to 1."""
+"""Sizes and shapes: checked, and with the axes that share one decision folded to 1."""
 
 import operator
 
 import jax.numpy as jnp
 
 
+def as_size(name, value, least: int = 1) -> int:
+    """Return a count as a Python int of at least `least`."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is {value!r}, but an integer of at least {least} is needed: write {name}=100."
+        ) from None
+    if size < least:
+        raise ValueError(f"{name} is {size}, but it must be at least {least}: write {name}=100.")
+    return size
+
+
 def as_shape(shape):
     """Return `shape` as a tuple of non-negative Python integers."""
     try:
-        sizes = tuple(operator.index(n) for n in shape) if not hasattr(shape, "__index__") else (operator.index(shape),)
+        sizes = tuple(operator.index(n) for n in (shape if hasattr(shape, "__len__") else (shape,)))
     except TypeError:
         raise TypeError(f"shape is {shape!r}, but a tuple of integers is needed: write shape=(128, 64).") from None
     if any(n < 0 for n in sizes):

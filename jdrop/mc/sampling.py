@@ -1,18 +1,20 @@
-"""Stochastic forward passes by `vmap` over keys."""
+"""Stochastic forward passes: `vmap` over keys, with rounding that does not depend on how many run at once."""
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
 
 from jdrop.keys import as_typed_key, fold_in
+from jdrop.masks.shape import as_size
+from jdrop.mc.exact import exact_vmap
 
 
 def samples(predict, key, x, num_samples=100, *, chunk_size=None):
     """Draw stochastic forward passes.
 
     Sample i is ``predict(fold_in(key, i), x)``, so that more samples extend a run and never change its first ones.
+    What `predict` computes before its first use of the key is computed once for all samples.
 
     Args:
       predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
@@ -50,23 +52,19 @@ def _samples(predict, key, x, num_samples, chunk_size):
     def sample(i):
         return predict(fold_in(key, i), x)
 
+    run = exact_vmap(sample, jnp.uint32(0))
+    whole = num_samples // chunk_size * chunk_size
     indices = jnp.arange(num_samples, dtype=jnp.uint32)
     if chunk_size == num_samples:
-        return jax.vmap(sample)(indices)
-    return jax.lax.map(sample, indices, batch_size=chunk_size)
+        return run(indices)
+    chunks = jax.lax.map(run, indices[:whole].reshape(-1, chunk_size))
+    outputs = jax.tree.map(lambda chunk: chunk.reshape(whole, *chunk.shape[2:]), chunks)
+    if whole == num_samples:
+        return outputs
+    rest = run(indices[whole:])
+    return jax.tree.map(lambda first, last: jnp.concatenate([first, last]), outputs, rest)
 
 
 def as_partial(function):
     """`function` as a pytree: the arrays of a `Partial` are traced, anything else is part of its identity."""
     return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
-
-
-def as_size(name, value) -> int:
-    """Return a size as a Python int of at least 1."""
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, but an integer of at least 1 is needed: write {name}=100.") from None
-    if size < 1:
-        raise ValueError(f"{name} is {size}, but it must be at least 1: write {name}=100.")
-    return size

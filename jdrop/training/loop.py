@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jdrop.keys import fold_in
+from jdrop.masks.shape import as_size
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -15,8 +17,9 @@ class NonFiniteLossError(FloatingPointError, ValueError):
 def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=None, progress=True):
     """Train for some epochs over data in memory.
 
-    Epoch e visits the n examples in the order ``permutation(fold_in(state.key, "shuffle", e), n)``, in
-    ``n // batch_size`` whole batches; the ``n % batch_size`` at the end of the order wait for another epoch's.
+    Epoch e of the run visits the n examples in the order ``permutation(fold_in(state.key, "shuffle", e), n)``, in
+    ``n // batch_size`` whole batches; the ``n % batch_size`` at the end of the order wait for another epoch's. The
+    number of the first epoch follows from ``state.step``, so that a second `fit` goes on where a first one stopped.
 
     Args:
       state: a `TrainState`; it is copied, so that the caller's stays usable.
@@ -40,9 +43,9 @@ def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=N
     Example:
       >>> import jax, jax.numpy as jnp, optax, jdrop
       >>> def loss_fn(params, batch, key):
-      ...     return ((jdrop.dropout(key, batch, 0.5) @ params) ** 2).mean(), {}
+      ...     return ((jdrop.dropout(key, batch, 0.5) @ params["w"]) ** 2).mean(), {}
       >>> state = jdrop.training.TrainState.create(
-      ...     apply_fn=None, params=jnp.ones(3), tx=optax.sgd(0.1), key=jax.random.key(0))
+      ...     apply_fn=None, params={"w": jnp.ones(3)}, tx=optax.sgd(0.1), key=jax.random.key(0))
       >>> step = jdrop.training.make_train_step(loss_fn)
       >>> state, history = jdrop.training.fit(
       ...     state, step, jnp.ones((8, 3)), epochs=2, batch_size=4, progress=False)
@@ -50,16 +53,23 @@ def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=N
       2
     """
     examples = _count_examples(data)
-    _check_sizes(examples, epochs, batch_size, eval_fn, patience)
+    epochs, batch_size = as_size("epochs", epochs, 0), as_size("batch_size", batch_size)
+    if batch_size > examples:
+        raise ValueError(
+            f"batch_size is {batch_size}, but there are only {examples} examples: write batch_size={examples} or less."
+        )
+    if patience is not None and (as_size("patience", patience) and eval_fn is None):
+        raise ValueError("patience needs an evaluation to wait for: pass an eval_fn that returns a dict with a 'loss'.")
     data = jax.tree.map(np.asarray, data)
     steps = examples // batch_size
     root = state.key
     state = jax.tree.map(jnp.copy, state)
-    best, best_loss, waited = state, np.inf, 0
+    start = int(state.step) // steps
+    best, best_loss, waited = jax.tree.map(jnp.copy, state), np.inf, 0
     history = {}
     with _progress_bar(epochs * steps, progress) as advance:
         for epoch in range(epochs):
-            order = np.asarray(jax.random.permutation(fold_in(root, "shuffle", epoch), examples))
+            order = np.asarray(jax.random.permutation(fold_in(root, "shuffle", start + epoch), examples))
             first_step = int(state.step)
             records = []
             for batch in np.split(order[: steps * batch_size], steps):
@@ -72,16 +82,12 @@ def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=N
                 history.setdefault(name, []).append(float(np.mean([record[name] for record in records])))
             summary = f"epoch {epoch + 1}/{epochs}  loss {history['loss'][-1]:.4g}"
             if eval_fn is not None:
-                evaluation = {name: float(value) for name, value in eval_fn(state).items()}
+                evaluation = _evaluation(eval_fn, state, patience, epoch)
                 for name, value in evaluation.items():
                     history.setdefault(f"eval_{name}", []).append(value)
                 summary += "".join(f"  eval {name} {value:.4g}" for name, value in evaluation.items())
             advance(0, summary)
             if patience is not None:
-                if "loss" not in evaluation:
-                    raise ValueError(
-                        f"patience needs the evaluation's loss, but eval_fn returned {sorted(evaluation)}: add 'loss'."
-                    )
                 if evaluation["loss"] < best_loss:
                     best, best_loss, waited = jax.tree.map(jnp.copy, state), evaluation["loss"], 0
                 else:
@@ -96,21 +102,26 @@ def _count_examples(data) -> int:
     sizes = sorted({shape[0] if shape else 0 for shape in shapes})
     if len(sizes) != 1 or sizes[0] == 0:
         raise ValueError(
-            f"data has arrays of the shapes {shapes}, but all need the same first axis, the examples, of at least 1."
+            f"data has arrays with first axes of {sizes}, but all need the same one, the examples, of at least 1: give "
+            "arrays, not lists of numbers."
         )
     return sizes[0]
 
 
-def _check_sizes(examples, epochs, batch_size, eval_fn, patience):
-    if not 1 <= batch_size <= examples:
-        raise ValueError(f"batch_size is {batch_size}, but it must lie in [1, {examples}], the number of examples.")
-    if epochs < 0:
-        raise ValueError(f"epochs is {epochs}, but it cannot be negative.")
-    if patience is not None and (patience < 1 or eval_fn is None):
+def _evaluation(eval_fn, state, patience, epoch):
+    metrics = eval_fn(state)
+    if not isinstance(metrics, dict) or (patience is not None and "loss" not in metrics):
+        came = sorted(metrics) if isinstance(metrics, dict) else f"a {type(metrics).__name__}"
         raise ValueError(
-            f"patience is {patience} and eval_fn is {eval_fn}, but early stopping needs patience >= 1 and an eval_fn "
-            "that returns a 'loss'."
+            f"eval_fn returned {came}, but a dict of metrics, with patience one that has a 'loss', is needed."
         )
+    metrics = {name: float(value) for name, value in metrics.items()}
+    if patience is not None and not np.isfinite(metrics["loss"]):
+        raise NonFiniteLossError(
+            f"the evaluation's loss after epoch {epoch + 1} (step {int(state.step)}) is {metrics['loss']}: early "
+            "stopping cannot compare it; look for bad values in the evaluation data."
+        )
+    return metrics
 
 
 def _check_finite(records, first_step):
@@ -127,7 +138,7 @@ class _progress_bar:
 
     def __init__(self, total, shown):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, disable=not shown)
+        self.bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self.task = self.bar.add_task("training", total=total)
 
     def __enter__(self):

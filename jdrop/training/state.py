@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from flax.training import train_state
 
@@ -33,7 +34,7 @@ class TrainState(train_state.TrainState):
 
         Args:
           apply_fn: the model's apply function, or None.
-          params: the parameters to train.
+          params: the parameters to train, a dict of arrays as Flax makes it; copied.
           tx: an optax gradient transformation.
           key: the root key of the run; a legacy key is wrapped.
           collections: other variables by collection name, {"batch_stats": ...}; they reach the loss by these names.
@@ -48,11 +49,13 @@ class TrainState(train_state.TrainState):
           >>> state = jdrop.training.TrainState.create(
           ...     apply_fn=None, params={"w": jnp.zeros(3)}, tx=optax.adam(1e-3), key=jax.random.key(0))
         """
+        # Steps donate their state: without a copy the first one would delete the caller's own arrays.
+        params, key, collections = jax.tree.map(jnp.copy, (params, as_typed_key(key), dict(collections or {})))
         return super().create(
             apply_fn=apply_fn,
             params=params,
             tx=tx,
-            key=as_typed_key(key),
-            collections={} if collections is None else dict(collections),
+            key=key,
+            collections=collections,
             **kwargs,
         )

@@ -26,9 +26,9 @@ def make_train_step(loss_fn):
     Example:
       >>> import jax, jax.numpy as jnp, optax, jdrop
       >>> def loss_fn(params, batch, key):
-      ...     return ((jdrop.dropout(key, batch, 0.5) @ params) ** 2).mean(), {}
+      ...     return ((jdrop.dropout(key, batch, 0.5) @ params["w"]) ** 2).mean(), {}
       >>> state = jdrop.training.TrainState.create(
-      ...     apply_fn=None, params=jnp.ones(3), tx=optax.sgd(0.1), key=jax.random.key(0))
+      ...     apply_fn=None, params={"w": jnp.ones(3)}, tx=optax.sgd(0.1), key=jax.random.key(0))
       >>> state, metrics = jdrop.training.make_train_step(loss_fn)(state, jnp.ones((4, 3)))
       >>> int(state.step)
       1
@@ -64,7 +64,7 @@ def make_eval_step(loss_fn):
     Example:
       >>> import jax.numpy as jnp, jdrop
       >>> def loss_fn(params, batch, key):
-      ...     return ((jdrop.dropout(key, batch, 0.5, deterministic=key is None) @ params) ** 2).mean(), {}
+      ...     return ((jdrop.dropout(key, batch, 0.5, deterministic=key is None) @ params["w"]) ** 2).mean(), {}
       >>> evaluate = jdrop.training.make_eval_step(loss_fn)
     """
 
@@ -84,6 +84,11 @@ def _call(loss_fn, state, params, batch, key):
             "write return loss, {}."
         )
     loss, metrics, *update = result
+    if not isinstance(metrics, dict) or "loss" in metrics:
+        raise TypeError(
+            f"loss_fn returned the metrics {metrics!r}, but a dict without the name 'loss' is needed: that one holds the "
+            "loss itself. Write return loss, {}."
+        )
     update = dict(update[0]) if update else {}
     unknown = sorted(set(update) - set(state.collections))
     if unknown:

@@ -1,0 +1,299 @@
+"""Monte Carlo dropout: samples that never depend on how many run at once, and exact uncertainty."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import array, key
+from flax import nnx
+from scipy.stats import entropy
+
+import jdrop
+
+
+class Dense(nn.Module):
+    """Its modes are arguments without defaults, and given to the layers at the call."""
+
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm()(nn.Dense(self.width)(x), use_running_average=not train)
+        x = jdrop.linen.Dropout(0.5)(nn.relu(x), deterministic=not train)
+        x = nn.Dropout(0.5)(nn.Dense(self.width)(x), deterministic=not train)
+        return nn.Dense(5)(x)
+
+
+class Convolution(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic=True):
+        x = nn.relu(nn.Conv(8, (3, 3))(x[..., None]))
+        x = jdrop.linen.Dropout(0.3)(x, deterministic)
+        return nn.Dense(5)(x.reshape(len(x), -1))
+
+
+class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.MultiHeadDotProductAttention(2, dropout_rate=0.5, deterministic=True)(x)
+        return nn.Dense(5)(x)
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(20, 64, rngs=rngs)
+        self.norm = nnx.BatchNorm(64, rngs=rngs)
+        self.drop = jdrop.nnx.Dropout(0.5, rngs=rngs)
+        self.theirs = nnx.Dropout(0.5, rngs=rngs)
+        self.outer = nnx.Linear(64, 5, rngs=rngs)
+
+    def __call__(self, x, train):
+        x = self.norm(self.inner(x), not train)
+        x = self.drop(nnx.relu(x), deterministic=not train)
+        return self.outer(self.theirs(x, deterministic=not train))
+
+
+def linen(model, x, *args):
+    return jdrop.linen.predictor(model, model.init(key(2), x, *args))
+
+
+def predictors():
+    x = array((6, 20))
+    yield "dense", linen(Dense(), x, False), x
+    yield "wide", linen(Dense(700), x, False), x
+    yield "single", linen(Dense(), x[:1], False), x[:1]
+    yield "convolution", linen(Convolution(), array((3, 6, 6))), array((3, 6, 6))
+    yield "attention", linen(Attention(), array((2, 6, 8))), array((2, 6, 8))
+    yield "nnx", jdrop.nnx.predictor(NNXNet(nnx.Rngs(0))), x
+    yield "function", lambda k, x: {"y": jdrop.dropout(k, x["x"], 0.5)}, {"x": x}
+
+
+@pytest.mark.parametrize(("name", "predict", "x"), list(predictors()))
+def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name, predict, x):
+    samples = jdrop.mc.samples(predict, key(3), x, 7)
+    single = jax.jit(predict)
+    for i in range(7):
+        alone = single(jdrop.fold_in(key(3), i), x)
+        jax.tree.map(lambda s, a, i=i: np.testing.assert_array_equal(s[i], a), samples, alone)
+    for chunk_size in (1, 3, 100):
+        chunked = jdrop.mc.samples(predict, key(3), x, 7, chunk_size=chunk_size)
+        jax.tree.map(np.testing.assert_array_equal, chunked, samples)
+    fewer = jdrop.mc.samples(predict, key(3), x, 4)
+    jax.tree.map(lambda s, f: np.testing.assert_array_equal(s[:4], f), samples, fewer)
+    assert all((leaf.std(0) > 0).any() for leaf in jax.tree.leaves(samples))
+
+
+def test_only_dropout_is_stochastic_in_a_linen_model():
+    """With dropout at rate 0 the stochastic pass is the deterministic one, batch norm included."""
+
+    class Net(nn.Module):
+        rate: float
+
+        @nn.compact
+        def __call__(self, x, train=True):
+            x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+            return jdrop.linen.Dropout(self.rate, deterministic=not train, name="drop")(x)
+
+    x = array((6, 20))
+    variables = Net(0.0).init(key(), x, False)
+    variables = jax.tree.map(lambda v: v + 0.5, variables)
+    wanted = Net(0.0).apply(variables, x, train=False)
+    predict = jdrop.linen.predictor(Net(0.0), variables)
+    np.testing.assert_array_equal(predict(key(1), x), wanted)
+    dropped = jdrop.linen.predictor(Net(0.5), variables)(key(1), x)
+    zeros = np.asarray(dropped == 0)
+    assert 0 < zeros.mean() < 1
+    np.testing.assert_array_equal(np.asarray(dropped)[~zeros], 2 * np.asarray(wanted)[~zeros])
+
+
+def test_only_dropout_is_stochastic_in_an_nnx_model_which_stays_as_it_was():
+    model = NNXNet(nnx.Rngs(0))
+    before = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
+    model.drop.rate = model.theirs.rate = 0.0
+    x = array((6, 20))
+    np.testing.assert_array_equal(jdrop.nnx.predictor(model)(key(1), x), model(x, False))
+    after = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert type(model.drop) is jdrop.nnx.Dropout
+
+
+def test_layers_of_an_nnx_model_have_masks_of_their_own():
+    class Twice(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.b = (jdrop.nnx.Dropout(0.5, rngs=rngs) for _ in range(2))
+
+        def __call__(self, x):
+            return jnp.stack([self.a(x), self.b(x), self.a(x)])
+
+    a, b, c = np.asarray(jdrop.nnx.predictor(Twice(nnx.Rngs(0)))(key(1), jnp.ones(300)))
+    assert (a != b).any()
+    assert (a != c).any()
+    assert (b != c).any()
+
+
+class Own(nn.Dropout):
+    """A user's layer, whose call has no `deterministic`."""
+
+    def __call__(self, x):
+        return super().__call__(x)
+
+
+class OwnAttention(nn.MultiHeadDotProductAttention):
+    """It passes the mode on by position, as Flax's SelfAttention does."""
+
+    def __call__(self, x, deterministic=None):
+        return super().__call__(x, None, None, mask=None, deterministic=deterministic)
+
+
+class OwnNNX(nnx.Dropout):
+    def __call__(self, x):
+        return super().__call__(x)
+
+
+@pytest.mark.parametrize("layer", [Own(0.5, deterministic=True), OwnAttention(2, dropout_rate=0.5, deterministic=True)])
+def test_layers_derived_from_flax_s_are_stochastic_too(layer):
+    samples = jdrop.mc.samples(linen(layer, array((2, 6, 8))), key(1), array((2, 6, 8)), 3)
+    assert (np.asarray(samples.std(0)) > 1e-3).any()
+
+
+def test_an_nnx_layer_derived_from_flax_s_is_stochastic_too():
+    layer = OwnNNX(0.5, deterministic=True, rngs=nnx.Rngs(0))
+    samples = jdrop.mc.samples(jdrop.nnx.predictor(layer), key(1), jnp.ones(100), 3)
+    assert (np.asarray(samples.std(0)) > 1e-3).any()
+    assert type(layer) is OwnNNX
+
+
+def test_arrays_may_be_arguments_of_the_model():
+    class Masked(nn.Module):
+        @nn.compact
+        def __call__(self, x, mask, train=True):
+            return jdrop.linen.Dropout(0.5, deterministic=not train)(x) * mask
+
+    for value in (1.0, 2.0):
+        predict = jdrop.linen.predictor(Masked(), {}, mask=jnp.full(8, value))
+        assert float(jdrop.mc.samples(predict, key(), jnp.ones(8), 5).max()) == 2 * value
+
+
+def test_what_comes_before_the_first_dropout_is_computed_once():
+    """Counted in the program: one product of the prefix, outside of any loop, whatever the number of samples."""
+    weights = jnp.ones((64, 64))
+
+    def predict(k, x):
+        return jdrop.dropout(k, jnp.tanh(x @ weights), 0.5)
+
+    for count in (2, 50):
+        jaxpr = jax.make_jaxpr(lambda k, x, n=count: jdrop.mc.samples(predict, k, x, n))(key(), jnp.ones((4, 64)))
+        inner = next(e for e in jaxpr.eqns if e.primitive.name in ("jit", "pjit")).params["jaxpr"]
+        products = [e for e in inner.eqns if e.primitive.name == "dot_general"]
+        assert [e.outvars[0].aval.shape for e in products] == [(4, 64)]
+        assert str(inner).count("dot_general[") == 1
+
+
+def test_equal_predictors_compile_once():
+    x = array((6, 20))
+    variables = Dense().init(key(2), x, False)
+    traces = []
+
+    class Counting(Dense):
+        @nn.compact
+        def __call__(self, x, train):
+            traces.append(0)
+            return super().__call__(x, train)
+
+    for scale in (1.0, 2.0):
+        scaled = jax.tree.map(lambda v, s=scale: v * jnp.float32(s), variables)
+        jdrop.mc_dropout(jdrop.linen.predictor(Counting(), scaled), key(), x, 3)
+    assert len(traces) == 1
+
+
+def test_moments_and_entropies_by_enumeration():
+    """Four dropped units, all 16 masks: the true predictive distribution, and the estimate from 20,000 passes.
+
+    Each of the 9 class probabilities and 3 entropies is a mean of 20,000 independent bounded terms; 6 standard errors
+    for 12 of them make a false alarm below 1e-7.
+    """
+    weights, x = array((4, 3), seed=4), array((3, 4), seed=8)
+
+    def predict(k, x):
+        return jdrop.dropout(k, x, 0.3) @ weights
+
+    masks = np.array(list(itertools.product([0, 1], repeat=4)))
+    chance = np.prod(np.where(masks, 0.7, 0.3), axis=1)
+    # The rows of x have masks of their own; each row's marginal is over its own 16 masks.
+    logits = (np.asarray(x)[:, None] * masks / 0.7) @ np.asarray(weights, np.float64)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mean = np.einsum("m,rmc->rc", chance, p)
+    variance = np.einsum("m,rmc->rc", chance, (p - mean[:, None]) ** 2)
+    aleatoric = entropy(p, axis=-1) @ chance
+    samples = 20000
+    result = jdrop.mc_dropout(predict, key(6), x, samples, transform=jax.nn.softmax, chunk_size=5000)
+    error = np.sqrt(variance / samples)
+    assert (np.abs(result.mean - mean) <= 6 * error).all()
+    spread = np.sqrt((entropy(p, axis=-1) - aleatoric[:, None]) ** 2 @ chance / samples)
+    assert (np.abs(result.expected_entropy - aleatoric) <= 6 * spread).all()
+    np.testing.assert_allclose(result.variance, variance, rtol=0.1)
+    np.testing.assert_allclose(result.predictive_entropy, entropy(mean, axis=-1), rtol=0.02)
+    np.testing.assert_allclose(result.mutual_information, entropy(mean, axis=-1) - aleatoric, rtol=0.1)
+
+
+def test_the_summary_is_numpy_s_of_the_samples():
+    x = array((6, 20))
+    predict = linen(Dense(), x, False)
+    result = jdrop.mc_dropout(predict, key(3), x, 9, transform=jax.nn.softmax)
+    p = np.asarray(jax.nn.softmax(jdrop.mc.samples(predict, key(3), x, 9)), np.float64)
+    assert result.num_samples == 9
+    np.testing.assert_allclose(result.mean, p.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(result.variance, p.var(0), rtol=1e-4)
+    np.testing.assert_allclose(result.std, p.std(0), rtol=1e-4)
+    np.testing.assert_allclose(result.predictive_entropy, entropy(p.mean(0), axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(result.expected_entropy, entropy(p, axis=-1).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(
+        result.mutual_information, entropy(p.mean(0), axis=-1) - entropy(p, axis=-1).mean(0), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_under_jit_and_in_half_precision():
+    x = array((6, 20), jnp.bfloat16)
+
+    def predict(k, x):
+        return jdrop.dropout(k, x, 0.5)
+
+    outside = jdrop.mc_dropout(predict, key(3), x, 9, transform=jax.nn.softmax)
+    inside = jax.jit(lambda k, x: jdrop.mc_dropout(predict, k, x, 9, transform=jax.nn.softmax))(key(3), x)
+    assert outside.mean.dtype == outside.expected_entropy.dtype == jnp.float32
+    # XLA keeps bfloat16 values in float32 where it can, so the two agree to bfloat16's precision only.
+    np.testing.assert_allclose(inside.mean, outside.mean, rtol=2**-8)
+    np.testing.assert_allclose(inside.mutual_information, outside.mutual_information, rtol=2**-6)
+
+
+def test_logits_have_no_entropy():
+    result = jdrop.mc_dropout(lambda k, x: jdrop.dropout(k, x, 0.5), key(), array((2, 3)), 5)
+    for name in ("predictive_entropy", "expected_entropy", "mutual_information"):
+        with pytest.raises(ValueError, match="no probabilities.*transform=jax.nn.softmax"):
+            getattr(result, name)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_sizes_below_one(size):
+    with pytest.raises(ValueError, match=f"num_samples is {size}, but it must be at least 1"):
+        jdrop.mc_dropout(lambda k, x: x, key(), jnp.ones(3), size)
+    with pytest.raises(ValueError, match=f"chunk_size is {size}, but it must be at least 1"):
+        jdrop.mc.samples(lambda k, x: x, key(), jnp.ones(3), 5, chunk_size=size)
+
+
+def test_arguments_of_a_wrong_type():
+    with pytest.raises(TypeError, match="num_samples is 2.5"):
+        jdrop.mc_dropout(lambda k, x: x, key(), jnp.ones(3), 2.5)
+    with pytest.raises(TypeError, match="predict is a int"):
+        jdrop.mc_dropout(3, key(), jnp.ones(3))
+    with pytest.raises(TypeError, match="transform is 'softmax'"):
+        jdrop.mc_dropout(lambda k, x: x, key(), jnp.ones(3), transform="softmax")
+    with pytest.raises(TypeError, match="model is a int"):
+        jdrop.linen.predictor(3, {})
+    with pytest.raises(TypeError, match="model is a int"):
+        jdrop.nnx.predictor(3)
+    with pytest.raises(TypeError, match="mc_dropout averages one floating-point array"):
+        jdrop.mc_dropout(lambda k, x: {"a": x}, key(), jnp.ones(3))
