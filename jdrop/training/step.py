@@ -86,8 +86,8 @@ def _call(loss_fn, state, params, batch, key):
     loss, metrics, *update = result
     if not isinstance(metrics, dict) or "loss" in metrics:
         raise TypeError(
-            f"loss_fn returned the metrics {metrics!r}, but a dict without the name 'loss' is needed: that one holds the "
-            "loss itself. Write return loss, {}."
+            f"loss_fn returned the metrics {metrics!r}, but a dict without the name 'loss' is needed: that is the loss "
+            "itself. Write return loss, {}."
         )
     update = dict(update[0]) if update else {}
     unknown = sorted(set(update) - set(state.collections))
