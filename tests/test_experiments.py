@@ -1,16 +1,20 @@
 """The experiments as a user runs them: as commands."""
 
 import csv
+import gzip
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from experiments import _metrics, _report
+from experiments import _idx, _metrics, _report, mnist
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,3 +85,61 @@ def test_estimates_and_tables(tmp_path):
     text = _report.save_table([{"a": "x", "b": value}], tmp_path, "t")
     assert text.splitlines()[2] == "| x | 2.3333 ± 0.8819 |"
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == "a,b,b standard error"
+
+
+def idx(array) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def test_idx_files_gzipped_or_not(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    for name, content in (("plain", idx(array)), ("zipped.gz", gzip.compress(idx(array)))):
+        (tmp_path / name).write_bytes(content)
+        np.testing.assert_array_equal(
+            _idx.read_idx(_idx.find_idx(tmp_path, name.removesuffix(".gz")), (2, 3, 4)), array
+        )
+    assert _idx.find_idx(tmp_path, "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "starts with the bytes b''"),
+        (b"\x1f\x8b\x08\x00", "starts with the bytes"),
+        (b"\0\0\x0d\x01\0\0\0\2ab", "type 0x0d"),
+        (b"\0\0\x08\x03\0\0\0\2", "within its header of 16"),
+        (b"\0\0\x08\x01\0\0\0\3abc", r"shape \(3,\), but \(2,\) is needed"),
+        (b"\0\0\x08\x01\0\0\0\2a", "holds 1 elements"),
+        (b"\0\0\x08\x01\0\0\0\2abc", "holds 3 elements"),
+    ],
+)
+def test_damaged_idx_files(tmp_path, content, message):
+    (tmp_path / "it").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        _idx.read_idx(tmp_path / "it", (2,))
+    (tmp_path / "it.gz").write_bytes(gzip.compress(content)[:-3])
+    with pytest.raises(ValueError, match="not a whole gzip file"):
+        _idx.read_idx(tmp_path / "it.gz", (2,))
+
+
+def test_mnist_says_which_files_it_misses(tmp_path):
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"")
+    for result in (run("mnist", "--data-dir", str(tmp_path)), run("mnist", JDROP_DATA=str(tmp_path))):
+        assert result.returncode == 1
+        assert f"looked in {tmp_path}" in result.stderr
+        for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"):
+            assert f"{name}  (missing)" in result.stderr
+        assert "t10k-labels-idx1-ubyte\n" in result.stderr
+        assert "--data-dir or the environment variable JDROP_DATA" in result.stderr
+    assert "no folder was named" in run("mnist").stderr
+
+
+def test_the_pooling_of_mnist_is_flax_s():
+    x = jax.random.normal(jax.random.key(0), (3, 8, 6, 5))
+
+    def flax(x):
+        return nn.max_pool(x, (2, 2), (2, 2))
+
+    np.testing.assert_array_equal(mnist.max_pool(x), flax(x))
+    np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (mnist.max_pool, flax)))
