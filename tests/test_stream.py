@@ -83,14 +83,15 @@ def test_a_mask_too_large_for_the_counter_is_refused(shape):
         words.linear_index([jnp.zeros((), jnp.uint32)] * 2, shape)
 
 
-def test_the_mask_is_independent_of_what_jax_draws_from_the_same_key():
-    """No block of a mask is a key that JAX's fold_in or split makes of the same key."""
-    for impl in IMPLEMENTATIONS:
-        block, width = words.block_function(key(0, impl), (64,))
-        drawn = (
-            np.stack([np.stack(block(j)) for j in range(words.WORDS // width)]).transpose(0, 2, 1).reshape(-1, width)
-        )
-        made = jax.random.key_data(jax.vmap(lambda i: jax.random.fold_in(key(0, impl), i))(jnp.arange(256)))
-        split = jax.random.key_data(jax.random.split(key(0, impl), 256))
-        heads = {tuple(row[:2]) for row in np.concatenate([np.asarray(made), np.asarray(split)]).tolist()}
-        assert not heads & {tuple(row[:2]) for row in drawn.tolist()}
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_every_bit_of_the_uniform_counts(impl):
+    """An element is kept at the threshold that equals its uniform, and dropped at the next one."""
+    data = np.asarray(jax.random.key_data(key(7, impl)))
+    uniform = oracle.uniform(impl, data, (40,))
+    draw = jax.jit(lambda rate: jdrop.keep_mask(key(7, impl), (40,), rate))
+    with jax.enable_x64(True):
+        for element in range(40):
+            at, above = (np.float64(int(uniform[element]) + step) / 2**32 for step in (0, 1))
+            assert draw(at)[element]
+            assert not draw(above)[element]
+            assert jdrop.keep_mask(key(7, impl), (40,), jnp.full((40,), at))[element]
