@@ -125,6 +125,12 @@ def test_a_kept_nan_stays_where_it_is():
     np.testing.assert_array_equal(np.isnan(y), kept)
 
 
+def test_the_parts_of_a_complex_number_stay_apart():
+    y = np.asarray(jdrop.dropout(key(7), jnp.full(200, complex(1, np.inf), jnp.complex64), 0.5))
+    assert set(y.real.tolist()) == {0.0, 2.0}
+    assert set(y.imag.tolist()) == {0.0, np.inf}
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_traced_rate_out_of_range_is_seen(rate, scaling):

@@ -101,8 +101,9 @@ def test_only_dropout_is_stochastic_in_a_linen_model():
     variables = Net(0.0).init(key(), x, False)
     variables = jax.tree.map(lambda v: v + 0.5, variables)
     wanted = Net(0.0).apply(variables, x, train=False)
-    predict = jdrop.linen.predictor(Net(0.0), variables)
-    np.testing.assert_array_equal(predict(key(1), x), wanted)
+    for mode in ({}, {"train": True}):  # the second asks batch norm for its training mode, and must not get it
+        predict = jdrop.linen.predictor(Net(0.0), variables, **mode)
+        np.testing.assert_array_equal(predict(key(1), x), wanted)
     dropped = jdrop.linen.predictor(Net(0.5), variables)(key(1), x)
     zeros = np.asarray(dropped == 0)
     assert 0 < zeros.mean() < 1
@@ -114,7 +115,8 @@ def test_only_dropout_is_stochastic_in_an_nnx_model_which_stays_as_it_was():
     before = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
     model.drop.rate = model.theirs.rate = 0.0
     x = array((6, 20))
-    np.testing.assert_array_equal(jdrop.nnx.predictor(model)(key(1), x), model(x, False))
+    for mode in ({}, {"train": True}):
+        np.testing.assert_array_equal(jdrop.nnx.predictor(model, **mode)(key(1), x), model(x, False))
     after = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
     jax.tree.map(np.testing.assert_array_equal, before, after)
     assert type(model.drop) is jdrop.nnx.Dropout

@@ -107,7 +107,7 @@ def _scales(rate, dtype, scaling):
     low, all_dropped, valid = threshold(rate)
     one = jnp.where(valid, 1, jnp.nan).astype(at_least_float32(dtype))
     keep = jnp.where(all_dropped, jnp.zeros_like(one), one - low.astype(one.dtype) / one.dtype.type(2**32))
-    inverse = jnp.where(all_dropped, keep, 1 / jnp.where(all_dropped, one, keep))
+    inverse = jnp.where(all_dropped, keep, 1 / keep)
     return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
 
 
