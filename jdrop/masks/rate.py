@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 _ALLOWED = "a rate is the probability that a unit is dropped, a number in [0, 1]"
 
@@ -40,7 +39,7 @@ def as_rate(rate):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
     dtype = at_least_float32(dtype)
     if isinstance(rate, jax.core.Tracer):
-        return lax.stop_gradient(rate.astype(dtype))
+        return rate.astype(dtype)
     concrete = np.asarray(rate)
     bad = ~((concrete >= 0) & (concrete <= 1))
     if bad.any():
