@@ -116,8 +116,7 @@ def _bit(words, shape):
 
 def _of_elements(words, shape):
     """The word that serves each element of `shape`."""
-    leading, row = row_layout(shape)
-    if row % LANES == 0:
+    if row_layout(shape)[1] % LANES == 0:
         return jnp.broadcast_to(words[..., None], (*words.shape, LANES)).reshape(shape)
     # A look-up and no reshape: XLA would move words between devices where a shard ends inside of one.
     return words.at[..., _row_index(shape) // np.uint32(LANES)].get(mode="promise_in_bounds")
