@@ -8,7 +8,7 @@ from cases import RATES, SAVES, SCALINGS, array, key
 
 import jdrop
 
-CASES = [(save, scaling, rate) for save in SAVES for scaling in SCALINGS for rate in (0.0, 0.3, 1.0)]
+CASES = [(save, scaling, rate) for save in SAVES for scaling in SCALINGS for rate in (0.3, 1.0)]
 
 
 def linear(rate, scaling, save, n=70):
