@@ -8,18 +8,14 @@ import numpy as np
 from jax import lax
 
 from jdrop.keys import as_typed_key
-from jdrop.masks.packed import keep
+from jdrop.masks.packed import draw, keep, opened
 from jdrop.masks.rate import as_rate, at_least_float32, static_bits, threshold
 from jdrop.masks.shape import shared_shape
 
 __all__ = ["dropout"]
 
 _SCALINGS = ("inverted", "classic", "none")
-_BITS = "jdrop_keep_bits"
-_SAVES = {
-    "key": jax.checkpoint_policies.nothing_saveable,
-    "mask": jax.checkpoint_policies.save_only_these_names(_BITS),
-}
+_SAVES = ("key", "mask")
 
 
 def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key"):
@@ -64,15 +60,16 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     rate = rate.reshape((1,) * (x.ndim - rate.ndim) + rate.shape) if rate.ndim else rate
     deterministic = as_flag(deterministic)
     _check_choice("scaling", scaling, _SCALINGS)
-    _check_choice("save", save, tuple(_SAVES))
+    _check_choice("save", save, _SAVES)
     static = isinstance(deterministic, bool)
     if static and isinstance(rate, np.ndarray) and (not rate.any() or (deterministic and scaling != "classic")):
         return x
     if key is None and not draws(rate, deterministic):
         key = jax.random.key(0)  # any key does: nothing is drawn from it
+    limit = threshold(rate)
     return _dropout(
-        as_typed_key(key), x, jnp.asarray(rate), deterministic if not static else None,
-        deterministic if static else None, drawn_shape, static_bits(rate), scaling, save,
+        as_typed_key(key), x, limit, _scales(limit, x.dtype, scaling), None if static else deterministic,
+        deterministic if static else None, drawn_shape, static_bits(rate), save,
     )  # fmt: skip
 
 
@@ -84,30 +81,36 @@ def draws(rate, deterministic) -> bool:
     return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
-def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
+@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8))
+def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save):
     """`dropout` with checked arguments; `evaluate` is None where the traced `flag` decides."""
-
-    @functools.partial(jax.checkpoint, policy=_SAVES[save])
-    def apply(key, x, rate, flag):
-        training, evaluation = _scales(rate, x.dtype, scaling)
-        if evaluate:
-            return _scaled(x, evaluation)
-        if evaluate is None:
-            rate = jnp.where(flag, jnp.zeros_like(rate), rate)
-            training = jnp.where(flag, evaluation, training)
-        kept = keep(key, shape, rate, bits, save_as=_BITS if save == "mask" else None)
-        return jnp.where(kept, _scaled(x, training), jnp.zeros((), x.dtype))
-
-    return apply(key, x, rate, flag)
+    scale, evaluation = scales
+    if evaluate:
+        return _scaled(x, evaluation)
+    if evaluate is None:
+        limit = jax.tree.map(lambda leaf: jnp.where(flag, jnp.zeros_like(leaf), leaf), limit)
+        scale = jnp.where(flag, evaluation, scale)
+    if save == "mask":
+        words, shape = draw(key, shape, limit, bits), jnp.broadcast_shapes(shape, limit.low.shape)
+        return _masked(lambda words, _: opened(words, shape), words, None, x, scale)
+    return _masked(lambda key, limit: keep(key, shape, limit, bits), key, limit, x, scale)
 
 
-def _scales(rate, dtype, scaling):
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _masked(mask, source, limit, x, scale):
+    """The scaled elements that `mask(source, limit)` keeps; a derivative keeps no more than these arguments."""
+    return jnp.where(mask(source, limit), _scaled(x, scale), jnp.zeros((), x.dtype))
+
+
+def _scales(limit, dtype, scaling):
     """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
-    low, all_dropped, valid = threshold(rate)
-    one = jnp.where(valid, 1, jnp.nan).astype(at_least_float32(dtype))
-    keep = jnp.where(all_dropped, jnp.zeros_like(one), one - low.astype(one.dtype) / one.dtype.type(2**32))
-    inverse = jnp.where(all_dropped, keep, 1 / keep)
+    low, all_dropped, valid = limit
+    xp, dtype = jnp if isinstance(low, jax.Array) else np, np.dtype(at_least_float32(dtype)).type
+    one = xp.ones(low.shape, dtype) if valid is None else xp.where(valid, dtype(1), dtype(np.nan))
+    keep = one - low.astype(dtype) / dtype(2**32)
+    inverse = dtype(1) / keep
+    if all_dropped is not None:
+        keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))
     return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
 
 

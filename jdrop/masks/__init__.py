@@ -84,10 +84,12 @@ def keep_mask(key, shape, rate, *, broadcast_dims=()):
     shape = as_shape(shape)
     rate = as_rate(rate)
     drawn_shape = shared_shape(shape, rate.shape, broadcast_dims)
-    return _keep_mask(as_typed_key(key), jnp.asarray(rate), shape, drawn_shape, static_bits(rate))
+    return _keep_mask(as_typed_key(key), threshold(rate), shape, drawn_shape, static_bits(rate))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _keep_mask(key, rate, shape, drawn_shape, bits):
-    kept = keep(key, drawn_shape, rate, bits) & threshold(rate).valid
+def _keep_mask(key, limit, shape, drawn_shape, bits):
+    kept = keep(key, drawn_shape, limit, bits)
+    if limit.valid is not None:
+        kept = kept & limit.valid
     return jnp.broadcast_to(kept, shape)

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
-from jdrop.masks.rate import threshold
 from jdrop.masks.words import WORDS, block_function, linear_index
 
 LANES = 32  # elements a word
@@ -30,30 +28,42 @@ def row_layout(shape):
     return tuple(shape[:split]), math.prod(shape[split:])
 
 
-def keep(key, shape, rate, bits: int, save_as: str | None = None):
+def keep(key, shape, limit, bits: int):
     """Draw a keep mask.
 
     Args:
       key: a typed key.
       shape: shape of the mask, with 1 on the axes along which a decision is shared.
-      rate: the rates, a float array that broadcasts against `shape`.
-      bits: how many leading bits of their thresholds may be set, from `static_bits`.
-      save_as: a name under which `jax.checkpoint` policies find the mask with one bit an element.
+      limit: the `Threshold` of the rates, whose shape broadcasts against `shape`.
+      bits: how many leading bits of the thresholds may be set, from `static_bits`.
 
     Returns:
-      bool array of `shape` broadcast with that of `rate`, True where an element is kept.
+      bool array of `shape` broadcast with that of the rates, True where an element is kept.
     """
+    if _one_rate_a_row(shape, limit):
+        return opened(draw(key, shape, limit, bits), shape)
+    kept = _draw_uniform(key, shape) >= limit.low
+    return kept if limit.all_dropped is None else kept & ~limit.all_dropped
+
+
+def draw(key, shape, limit, bits: int):
+    """The mask that `keep` draws, packed into words of 32 elements; `opened` gives it back."""
+    if not _one_rate_a_row(shape, limit):
+        return _pack(keep(key, shape, limit, bits))
     leading, row = row_layout(shape)
-    axes = (1,) * (len(shape) - rate.ndim) + rate.shape
-    lead_axes, row_axes = axes[: len(leading)], axes[len(leading) :]
-    follows = all(n in (1, size) for n, size in zip(lead_axes, leading))
-    if follows and math.prod(row_axes) == 1:
-        per_row = rate.reshape(*lead_axes, 1) if rate.ndim else rate
-        drawn = _draw_rows(key, (*leading, -(-row // LANES)), threshold(per_row), bits)
-        return _bit(checkpoint_name(drawn, save_as) if save_as else drawn, shape)
-    low, all_dropped, _ = threshold(rate)
-    kept = (_draw_uniform(key, shape) >= low) & ~all_dropped
-    return _bit(checkpoint_name(_pack(kept), save_as), kept.shape) if save_as else kept
+    if limit.low.ndim:
+        per_row = (*_aligned(shape, limit)[: len(leading)], 1)
+        limit = jax.tree.map(lambda leaf: leaf.reshape(per_row), limit)
+    return _draw_rows(key, (*leading, -(-row // LANES)), limit, bits)
+
+
+def _one_rate_a_row(shape, limit) -> bool:
+    axes, split = _aligned(shape, limit), len(row_layout(shape)[0])
+    return math.prod(axes[split:]) == 1 and all(n in (1, size) for n, size in zip(axes[:split], shape))
+
+
+def _aligned(shape, limit):
+    return (1,) * (len(shape) - limit.low.ndim) + limit.low.shape
 
 
 def _draw_rows(key, word_shape, limit, bits: int):
@@ -63,28 +73,47 @@ def _draw_rows(key, word_shape, limit, bits: int):
     from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
     where it has none, for 32 elements at once.
     """
-    low, all_dropped, _ = limit
     block, width = block_function(key, word_shape)
     # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
     steps = max(2, min(bits, WORDS) // width)
+    exact = steps * width == WORDS
+    places = np.arange(steps * width, dtype=np.uint32).reshape(-1, *(1,) * limit.low.ndim)
+    ones = (limit.low >> (np.uint32(31) - places)) & np.uint32(1)
+    zeros = (ones | (places == WORDS - 1).astype(np.uint32)) - np.uint32(1)  # all lanes where T has a zero
 
-    def step(i, kept):
-        j = steps - 1 - i
-        words = block(j)
+    def step(data, zero, i, kept):
+        j = np.uint32(steps - 1) - i
+        words = list(block(data, zero, j))
+        if exact:  # the first word of all holds the low bits that its lanes share
+            shared = _all_lanes(words[-1] >> np.uint32(15) >= (limit.low & np.uint32(2**17 - 1)))
+            words[-1] = lax.select_n(i == 0, words[-1], shared)
         for place in reversed(range(width)):
-            index = jnp.uint32(j * width + place)
-            word, bit = words[place], (low >> (np.uint32(31) - index)) & np.uint32(1)
-            if place == width - 1:
-                below = (word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1))
-                word = jnp.where(index == WORDS - 1, _all_lanes(below), word)
-                bit = jnp.where(index == WORDS - 1, np.uint32(1), bit)
-            kept = (word & kept) | (~_all_lanes(bit) & (word | kept))
+            free = lax.dynamic_index_in_dim(zeros, j * np.uint32(width) + np.uint32(place), keepdims=False)
+            kept = (words[place] & kept) | (free & (words[place] | kept))
         return kept
 
-    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (low & np.uint32(0)) | _zero_of(key))
+    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (limit.low & np.uint32(0)) | _zero_of(key))
     if bits and math.prod(word_shape):
-        kept = lax.fori_loop(0, steps, step, kept)
-    return kept & ~_all_lanes(all_dropped)
+        kept = _loop(key, steps, step, kept)
+    return kept if limit.all_dropped is None else kept & ~_all_lanes(limit.all_dropped)
+
+
+def _loop(key, steps, step, value):
+    """`value = step(data, zero, i, value)` for i = 0 ... steps - 1, with the key's data and a zero.
+
+    The key's data, the zero and the counter ride in one array that the loop adds to. Were they constants of the
+    loop, XLA would move each scalar of the key schedule, and each part of a counter without the zero, out of it into
+    a kernel and a buffer of its own: slower for small masks, and three times as long to compile.
+    """
+    state = jnp.pad(jax.random.key_data(key), (0, 2))
+    one = np.eye(1, state.shape[0], state.shape[0] - 1, dtype=np.uint32)[0]
+
+    def body(carry):
+        value, state = carry
+        *data, zero, i = state
+        return step(data, zero, i, value), state + one
+
+    return lax.while_loop(lambda carry: carry[1][-1] < np.uint32(steps), body, (value, state))[0]
 
 
 def _draw_uniform(key, shape):
@@ -92,16 +121,16 @@ def _draw_uniform(key, shape):
     leading, row = row_layout(shape)
     block, width = block_function(key, (*leading, -(-row // LANES)))
 
-    def step(j, uniform):
-        for place, word in enumerate(block(j)):
-            index = jnp.uint32(j * width + place)
+    def step(data, zero, j, uniform):
+        for place, word in enumerate(block(data, zero, j)):
+            index = j * np.uint32(width) + np.uint32(place)
             shared = _of_elements(word, shape) >> np.uint32(15)
-            own = _bit(word, shape).astype(jnp.uint32) << (np.uint32(31) - index)
+            own = opened(word, shape).astype(jnp.uint32) << (np.uint32(31) - index)
             uniform = uniform | jnp.where(index == WORDS - 1, shared, own)
         return uniform
 
     uniform = jnp.zeros(shape, jnp.uint32) | _zero_of(key)
-    return lax.fori_loop(0, WORDS // width, step, uniform) if math.prod(shape) else uniform
+    return _loop(key, WORDS // width if math.prod(shape) else 0, step, uniform)
 
 
 def _zero_of(key):
@@ -109,9 +138,16 @@ def _zero_of(key):
     return jax.random.key_data(key)[0] & np.uint32(0)
 
 
-def _bit(words, shape):
-    """Open words into booleans of `shape`: each element's own bit."""
-    return (_of_elements(words, shape) >> (_row_index(shape) & np.uint32(LANES - 1))) & np.uint32(1) != 0
+def opened(words, shape):
+    """The booleans of `shape` in packed words: each element's own bit."""
+    if row_layout(shape)[1] % LANES == 0:
+        lanes = jnp.broadcast_to(words[..., None], (*words.shape, LANES))
+        return _is_odd(lanes >> lax.broadcasted_iota(jnp.uint32, lanes.shape, words.ndim)).reshape(shape)
+    return _is_odd(_of_elements(words, shape) >> (_row_index(shape) & np.uint32(LANES - 1)))
+
+
+def _is_odd(words):
+    return words & np.uint32(1) != 0
 
 
 def _of_elements(words, shape):
@@ -143,5 +179,5 @@ def _pack(kept):
 
 
 def _all_lanes(flag):
-    """All ones where `flag` (0 or 1) is set, else all zeros."""
-    return np.uint32(0) - jnp.asarray(flag).astype(jnp.uint32)
+    """All ones where `flag` is set, else all zeros."""
+    return -jnp.asarray(flag).astype(jnp.uint32)

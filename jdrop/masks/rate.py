@@ -13,8 +13,8 @@ class Threshold(NamedTuple):
     """A rate as the mask needs it; every field has the rate's shape."""
 
     low: jax.Array  # uint32: a unit is dropped if its 32-bit uniform lies below
-    all_dropped: jax.Array  # bool: the threshold is 2**32, which `low` cannot say
-    valid: jax.Array  # bool: the rate lies in [0, 1]
+    all_dropped: jax.Array | None  # bool: the threshold is 2**32, which `low` cannot say; None if it nowhere is
+    valid: jax.Array | None  # bool: the rate lies in [0, 1]; None if it was checked to
 
 
 def at_least_float32(dtype):
@@ -49,13 +49,13 @@ def as_rate(rate):
 
 def threshold(rate) -> Threshold:
     """The threshold round(rate * 2**32) of each rate; that of an invalid (traced) rate is 0."""
-    xp = jnp if isinstance(rate, jax.Array) else np
+    xp, traced = (jnp, True) if isinstance(rate, jax.Array) else (np, False)
     dtype = rate.dtype.type
-    valid = (rate >= 0) & (rate <= 1)
-    scaled = xp.round(xp.where(valid, rate, dtype(0)) * dtype(2**32))
+    valid = (rate >= 0) & (rate <= 1) if traced else None
+    scaled = xp.round((xp.where(valid, rate, dtype(0)) if traced else rate) * dtype(2**32))
     all_dropped = scaled >= dtype(2**32)
     low = xp.where(all_dropped, dtype(0), scaled).astype(np.uint32)
-    return Threshold(low, all_dropped, valid)
+    return Threshold(low, all_dropped if traced or all_dropped.any() else None, valid)
 
 
 def static_bits(rate) -> int:

@@ -21,22 +21,20 @@ _TAG = np.uint32(1 << 31)
 
 
 def block_function(key, shape):
-    """Return (block, words_per_block): `block(j)` is a tuple of uint32 arrays of `shape`."""
+    """Return (block, words a block): `block(data, zero, j)` is the tuple of uint32 arrays of `shape` of block j."""
     impl = str(jax.random.key_impl(key))
     if impl not in ("threefry2x32", "threefry4x32", "philox4x32"):
         return _from_bits(key, shape), 4
-    high, low = linear_index([lax.broadcasted_iota(jnp.uint32, shape, d) for d in range(len(shape))], shape)
-    data = jax.random.key_data(key)
-    key_words = [data[i] for i in range(data.shape[0])]
-    if impl == "threefry2x32":
-        return lambda j: threefry2x32(key_words, ((_TAG | (_u32(j) << np.uint32(27))) | high, low)), 2
-    generator = threefry4x32 if impl == "threefry4x32" else philox4x32
 
-    def block(j):
-        j = jnp.broadcast_to(_TAG | _u32(j), shape)
-        return generator(key_words, (low, _TAG | high, j, jnp.zeros_like(j)))
+    def block(data, zero, j):
+        high, low = linear_index([lax.broadcasted_iota(jnp.uint32, shape, d) + zero for d in range(len(shape))], shape)
+        if impl == "threefry2x32":
+            return threefry2x32(data, ((_TAG | (j << np.uint32(27))) | high, low))
+        j = jnp.broadcast_to(_TAG | j, shape)
+        generator = threefry4x32 if impl == "threefry4x32" else philox4x32
+        return generator(data, (low, _TAG | high, j, jnp.zeros_like(j)))
 
-    return block, 4
+    return block, 2 if impl == "threefry2x32" else 4
 
 
 def linear_index(coordinates, shape):
@@ -122,7 +120,7 @@ def _from_bits(key, shape):
     """Blocks of four words from `jax.random.bits`, for implementations whose stream is not promised."""
     bits = jax.random.bits(key, (WORDS // 4, 4, *shape), jnp.uint32)
 
-    def block(j):
+    def block(data, zero, j):
         words = lax.dynamic_index_in_dim(bits, j, keepdims=False)
         return tuple(words[i] for i in range(4))
 
