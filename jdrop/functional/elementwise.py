@@ -16,13 +16,16 @@ __all__ = ["dropout"]
 
 _SCALINGS = ("inverted", "classic", "none")
 _BITS = "jdrop_keep_bits"
+_IMPLEMENTATIONS = (None, "xla", "pallas")
 _SAVES = {
     "key": jax.checkpoint_policies.nothing_saveable,
     "mask": jax.checkpoint_policies.save_only_these_names(_BITS),
 }
 
 
-def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key"):
+def dropout(
+    key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key", implementation=None
+):
     """Set each element of `x` to zero with probability `rate`.
 
     ``y = keep * x / (1 - rate)`` with ``keep = keep_mask(key, x.shape, rate)``; ``y = x`` at evaluation.
@@ -38,6 +41,10 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
         leaves them and multiplies by it at evaluation; "none" does neither.
       save: what the backward pass keeps: the "key", from which it draws the mask again, or the
         "mask", one bit an element.
+      implementation: "xla", or "pallas" for one fused GPU kernel with the very same result (interpreted,
+        slowly, elsewhere); None takes "xla". The kernel serves real `x` of 16 bits and more, one rate,
+        ``broadcast_dims=()`` and ``save="key"``; "xla" does the rest. XLA cannot split the kernel: in a
+        jitted function it gathers an `x` that is sharded.
 
     Returns:
       An array of the shape and dtype of `x`. The scale is the inverse of the keep probability that
@@ -46,8 +53,8 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
 
     Raises:
       TypeError: integer input, no key where one is needed, a rate or flag of a wrong type.
-      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling` or `save`, an axis out
-        of range, an array of keys.
+      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling`, `save` or
+        `implementation`, an axis out of range, an array of keys.
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -65,6 +72,7 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     deterministic = as_flag(deterministic)
     _check_choice("scaling", scaling, _SCALINGS)
     _check_choice("save", save, tuple(_SAVES))
+    _check_choice("implementation", implementation, _IMPLEMENTATIONS)
     static = isinstance(deterministic, bool)
     if static and isinstance(rate, np.ndarray) and (not rate.any() or (deterministic and scaling != "classic")):
         return x
@@ -73,6 +81,7 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     return _dropout(
         as_typed_key(key), x, jnp.asarray(rate), deterministic if not static else None,
         deterministic if static else None, drawn_shape, static_bits(rate), scaling, save,
+        implementation == "pallas",
     )  # fmt: skip
 
 
@@ -84,8 +93,8 @@ def draws(rate, deterministic) -> bool:
     return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8))
-def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8, 9))
+def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save, fused):
     """`dropout` with checked arguments; `evaluate` is None where the traced `flag` decides."""
 
     @functools.partial(jax.checkpoint, policy=_SAVES[save])
@@ -96,6 +105,12 @@ def _dropout(key, x, rate, flag, evaluate, shape, bits, scaling, save):
         if evaluate is None:
             rate = jnp.where(flag, jnp.zeros_like(rate), rate)
             training = jnp.where(flag, evaluation, training)
+        if fused and save == "key":
+            # Imported late: a JAX without Pallas's GPU backend loses the kernel and nothing else.
+            from jdrop.masks import pallas_gpu
+
+            if pallas_gpu.applies(key, x, rate, shape):
+                return pallas_gpu.drop(key, x, rate, training, bits)
         kept = keep(key, shape, rate, bits, save_as=_BITS if save == "mask" else None)
         return jnp.where(kept, _scaled(x, training), jnp.zeros((), x.dtype))
 

@@ -57,12 +57,7 @@ def keep(key, shape, rate, bits: int, save_as: str | None = None):
 
 
 def _draw_rows(key, word_shape, limit, bits: int):
-    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set.
-
-    The 32-bit uniform U of an element is compared with the threshold T without being assembled:
-    from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
-    where it has none, for 32 elements at once.
-    """
+    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set."""
     low, all_dropped, _ = limit
     block, width = block_function(key, word_shape)
     # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
@@ -70,21 +65,30 @@ def _draw_rows(key, word_shape, limit, bits: int):
 
     def step(i, kept):
         j = steps - 1 - i
-        words = block(j)
-        for place in reversed(range(width)):
-            index = jnp.uint32(j * width + place)
-            word, bit = words[place], (low >> (np.uint32(31) - index)) & np.uint32(1)
-            if place == width - 1:
-                below = (word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1))
-                word = jnp.where(index == WORDS - 1, _all_lanes(below), word)
-                bit = jnp.where(index == WORDS - 1, np.uint32(1), bit)
-            kept = (word & kept) | (~_all_lanes(bit) & (word | kept))
-        return kept
+        return compare_block(kept, block(j), j, low)
 
     kept = ~(jnp.zeros(word_shape, jnp.uint32) | (low & np.uint32(0)) | _zero_of(key))
     if bits and math.prod(word_shape):
         kept = lax.fori_loop(0, steps, step, kept)
-    return kept & ~_all_lanes(all_dropped)
+    return kept & ~all_lanes(all_dropped)
+
+
+def compare_block(kept, words, j, low):
+    """Let the words of block j decide on `kept`, what the blocks after it decided.
+
+    The 32-bit uniform U of an element is compared with the threshold T without being assembled:
+    from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
+    where it has none, for 32 elements at once.
+    """
+    for place in reversed(range(len(words))):
+        index = jnp.uint32(j * len(words) + place)
+        word, bit = words[place], (low >> (np.uint32(31) - index)) & np.uint32(1)
+        if place == len(words) - 1:
+            below = (word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1))
+            word = jnp.where(index == WORDS - 1, all_lanes(below), word)
+            bit = jnp.where(index == WORDS - 1, np.uint32(1), bit)
+        kept = (word & kept) | (~all_lanes(bit) & (word | kept))
+    return kept
 
 
 def _draw_uniform(key, shape):
@@ -142,6 +146,6 @@ def _pack(kept):
     )
 
 
-def _all_lanes(flag):
+def all_lanes(flag):
     """All ones where `flag` (0 or 1) is set, else all zeros."""
     return np.uint32(0) - jnp.asarray(flag).astype(jnp.uint32)

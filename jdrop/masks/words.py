@@ -6,6 +6,7 @@ are those of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"),
 fewest rounds published as passing BigCrush; they are keyed with the whole key.
 """
 
+import functools
 import math
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from jax import lax
 
 WORDS = 16  # words a position can draw; every block function covers them all
+COUNTER_BASED = ("threefry2x32", "threefry4x32", "philox4x32")
 
 # One bit that JAX's own use of a key (split, fold_in, bits) never sets in these counter words,
 # so that drawing a mask from a key and folding into the same key stay independent.
@@ -23,17 +25,22 @@ _TAG = np.uint32(1 << 31)
 def block_function(key, shape):
     """Return (block, words_per_block): `block(j)` is a tuple of uint32 arrays of `shape`."""
     impl = str(jax.random.key_impl(key))
-    if impl not in ("threefry2x32", "threefry4x32", "philox4x32"):
+    if impl not in COUNTER_BASED:
         return _from_bits(key, shape), 4
-    high, low = linear_index([lax.broadcasted_iota(jnp.uint32, shape, d) for d in range(len(shape))], shape)
+    position = linear_index([lax.broadcasted_iota(jnp.uint32, shape, d) for d in range(len(shape))], shape)
     data = jax.random.key_data(key)
-    key_words = [data[i] for i in range(data.shape[0])]
+    return counter_blocks(impl, [data[i] for i in range(data.shape[0])], position)
+
+
+def counter_blocks(impl, key_words, position, mulhi=lax.mulhi):
+    """`block_function` of a counter-based generator, for the positions numbered (high, low)."""
+    high, low = position
     if impl == "threefry2x32":
         return lambda j: threefry2x32(key_words, ((_TAG | (_u32(j) << np.uint32(27))) | high, low)), 2
-    generator = threefry4x32 if impl == "threefry4x32" else philox4x32
+    generator = threefry4x32 if impl == "threefry4x32" else functools.partial(philox4x32, mulhi=mulhi)
 
     def block(j):
-        j = jnp.broadcast_to(_TAG | _u32(j), shape)
+        j = jnp.broadcast_to(_TAG | _u32(j), low.shape)
         return generator(key_words, (low, _TAG | high, j, jnp.zeros_like(j)))
 
     return block, 4
@@ -105,7 +112,7 @@ def threefry4x32(key, counter, rounds: int = 13):
     return tuple(x)
 
 
-def philox4x32(key, counter, rounds: int = 7):
+def philox4x32(key, counter, rounds: int = 7, mulhi=lax.mulhi):
     """Philox-4x32 of Salmon et al. 2011: two key words and four counter words to four words."""
     m0, m1 = np.uint32(0xD2511F53), np.uint32(0xCD9E8D57)
     w0, w1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
@@ -113,7 +120,7 @@ def philox4x32(key, counter, rounds: int = 7):
     for i in range(rounds):
         if i:
             k0, k1 = k0 + w0, k1 + w1
-        high0, high1 = lax.mulhi(x0, jnp.full_like(x0, m0)), lax.mulhi(x2, jnp.full_like(x2, m1))
+        high0, high1 = mulhi(x0, jnp.full_like(x0, m0)), mulhi(x2, jnp.full_like(x2, m1))
         x0, x1, x2, x3 = high1 ^ x1 ^ k0, x2 * m1, high0 ^ x3 ^ k1, x0 * m0
     return x0, x1, x2, x3
 
