@@ -35,8 +35,9 @@ _DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
 def applies(key, x, rate, shape) -> bool:
     """Whether the kernel can drop elements of `x` by a mask drawn in `shape`."""
-    counted = str(jax.random.key_impl(key)) in COUNTER_BASED and x.size < 2**31 - _TILE * LANES
-    return counted and x.dtype in _DTYPES and rate.ndim == 0 and shape == x.shape and x.size > 0
+    counted = str(jax.random.key_impl(key)) in COUNTER_BASED and 0 < x.size < 2**31 - _TILE * LANES
+    split = any(jax.typeof(x).sharding.spec)
+    return counted and not split and x.dtype in _DTYPES and rate.ndim == 0 and shape == x.shape
 
 
 def drop(key, x, rate, scale, bits: int):
