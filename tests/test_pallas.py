@@ -155,6 +155,19 @@ def test_a_sharded_array_gives_the_same_bits(kind):
     same_bits(drawn, expected(key(), x, 0.5))
 
 
+@pytest.mark.parametrize("partition", [P("d"), P()])
+def test_in_shard_map_each_device_runs_its_own_kernel(partition):
+    """Also on an x that all devices share: only the key differs."""
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    keys, x = jax.random.split(key(), 8), array((8 if partition else 1, 64))
+    local = lambda keys, x: fused(keys[0], x, 0.5)
+    each = jax.shard_map(local, mesh=mesh, in_specs=(P("d"), partition), out_specs=P("d"))
+    gradient = jax.jit(jax.grad(lambda x: each(keys, x).sum()))(x)
+    want = np.concatenate([expected(k, row[None], 0.5) for k, row in zip(keys, np.broadcast_to(x, (8, 64)))])
+    same_bits(jax.jit(each)(keys, x), want)
+    np.testing.assert_allclose(jnp.sum(gradient * x), want.sum(), rtol=1e-4)
+
+
 def test_what_the_kernel_does_not_serve_is_left_to_xla():
     x = array((4, 64))
     others = (

@@ -52,8 +52,15 @@ def drop(key, x, rate, scale, bits: int):
     """
     low, all_dropped, _ = threshold(rate)
     limit = jnp.stack([low, all_dropped.astype(jnp.uint32)])
-    impl = str(jax.random.key_impl(key))
-    return drop_p.bind(jax.random.key_data(key), limit, scale, x, impl=impl, bits=bits, shape=x.shape)
+    impl, data = str(jax.random.key_impl(key)), jax.random.key_data(key)
+    varying = frozenset().union(*(_varying(a) for a in (data, limit, scale))) - _varying(x)
+    x = lax.pcast(x, tuple(varying), to="varying") if varying else x
+    return drop_p.bind(data, limit, scale, x, impl=impl, bits=bits, shape=x.shape)
+
+
+def _varying(x):
+    """The axes of a mesh over which `x` differs, inside of shard_map."""
+    return jax.typeof(x).manual_axis_type.varying
 
 
 def _launch(key_data, limit, scale, x, *, impl, bits, shape, interpret):
@@ -97,7 +104,7 @@ def _launch(key_data, limit, scale, x, *, impl, bits, shape, interpret):
 
     call = pl.pallas_call(
         kernel,
-        out_shape=jax.ShapeDtypeStruct((x.size,), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((x.size,), x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type),
         grid=(x.size // size * tiles,),
         compiler_params=triton.CompilerParams(num_warps=_TILE // 32, num_stages=1),
         interpret=interpret,
@@ -127,7 +134,14 @@ def _of_tangent(tangent, key_data, limit, scale, _, **params):
 
 
 def _lowering(interpret):
-    return mlir.lower_fun(functools.partial(_launch, interpret=interpret), multiple_results=False)
+    rule = mlir.lower_fun(functools.partial(_launch, interpret=interpret), multiple_results=False)
+
+    def lower(ctx, *args, **params):
+        # Each device runs its own kernel, in which nothing varies; Pallas does not work where something does.
+        local = [aval.update(manual_axis_type=jax.typeof(0).manual_axis_type) for aval in ctx.avals_in]
+        return rule(ctx.replace(avals_in=local), *args, **params)
+
+    return lower
 
 
 drop_p = Primitive("jdrop_drop")
