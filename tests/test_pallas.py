@@ -45,7 +45,7 @@ def test_masks_are_those_of_the_specification(impl, shape):
         np.testing.assert_array_equal(drawn, oracle.mask(impl, data, shape, rate))
 
 
-@pytest.mark.parametrize(("impl", "rate"), [*((impl, 0.5) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)])
+@pytest.mark.parametrize(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)])
 def test_static_rates_are_the_same(impl, rate):
     x = array((3, 64))
     same_bits(fused(key(3, impl), x, rate), expected(key(3, impl), x, rate))
@@ -120,10 +120,6 @@ def test_it_is_linear_and_its_own_transpose():
     y, tangent = jax.jit(lambda x, t: jax.jvp(f, (x,), (t,)))(x, t)
     for drawn, of in ((y, x), (tangent, t), (jax.jit(jax.linear_transpose(f, x))(t)[0], t)):
         same_bits(drawn, expected(key(), of, 0.5))
-
-
-def test_the_rate_gets_no_gradient():
-    assert jax.grad(lambda rate: fused(key(), jnp.ones((64,)), rate).sum())(0.3) == 0
 
 
 def test_the_backward_pass_keeps_nothing_of_the_size_of_x():
