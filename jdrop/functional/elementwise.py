@@ -16,9 +16,12 @@ __all__ = ["dropout"]
 
 _SCALINGS = ("inverted", "classic", "none")
 _SAVES = ("key", "mask")
+_IMPLEMENTATIONS = (None, "xla", "pallas")
 
 
-def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key"):
+def dropout(
+    key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key", implementation=None
+):
     """Set each element of `x` to zero with probability `rate`.
 
     ``y = keep * x / (1 - rate)`` with ``keep = keep_mask(key, x.shape, rate)``; ``y = x`` at evaluation.
@@ -34,6 +37,10 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
         leaves them and multiplies by it at evaluation; "none" does neither.
       save: what the backward pass keeps: the "key", from which it draws the mask again, or the
         "mask", one bit an element.
+      implementation: "xla", or "pallas" for one fused GPU kernel with the very same result (interpreted,
+        slowly, elsewhere); None takes "xla". The kernel serves real `x` of 16 bits and more, one rate,
+        ``broadcast_dims=()`` and ``save="key"``; "xla" does the rest. XLA cannot split the kernel: in a
+        jitted function it gathers an `x` that is sharded.
 
     Returns:
       An array of the shape and dtype of `x`. The scale is the inverse of the keep probability that
@@ -42,8 +49,8 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
 
     Raises:
       TypeError: integer input, no key where one is needed, a rate or flag of a wrong type.
-      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling` or `save`, an axis out
-        of range, an array of keys.
+      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling`, `save` or
+        `implementation`, an axis out of range, an array of keys.
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -61,6 +68,7 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     deterministic = as_flag(deterministic)
     _check_choice("scaling", scaling, _SCALINGS)
     _check_choice("save", save, _SAVES)
+    _check_choice("implementation", implementation, _IMPLEMENTATIONS)
     static = isinstance(deterministic, bool)
     if static and isinstance(rate, np.ndarray) and (not rate.any() or (deterministic and scaling != "classic")):
         return x
@@ -70,6 +78,7 @@ def dropout(key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="in
     return _dropout(
         as_typed_key(key), x, limit, _scales(limit, x.dtype, scaling), None if static else deterministic,
         deterministic if static else None, drawn_shape, static_bits(rate), save,
+        implementation == "pallas",
     )  # fmt: skip
 
 
@@ -81,8 +90,8 @@ def draws(rate, deterministic) -> bool:
     return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8))
-def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save):
+@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8, 9))
+def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save, fused):
     """`dropout` with checked arguments; `evaluate` is None where the traced `flag` decides."""
     scale, evaluation = scales
     if evaluate:
@@ -93,6 +102,12 @@ def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save):
     if save == "mask":
         words, shape = draw(key, shape, limit, bits), jnp.broadcast_shapes(shape, limit.low.shape)
         return _masked(lambda words, _: opened(words, shape), words, None, x, scale)
+    if fused:
+        # Imported late: a JAX without Pallas's GPU backend loses the kernel and nothing else.
+        from jdrop.masks import pallas_gpu
+
+        if pallas_gpu.applies(key, x, limit, shape):
+            return pallas_gpu.drop(key, x, limit, scale, bits)
     return _masked(lambda key, limit: keep(key, shape, limit, bits), key, limit, x, scale)
 
 

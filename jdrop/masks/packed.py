@@ -67,35 +67,47 @@ def _aligned(shape, limit):
 
 
 def _draw_rows(key, word_shape, limit, bits: int):
-    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set.
+    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set."""
+    block, width = block_function(key, word_shape)
+    # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
+    steps = max(2, min(bits, WORDS) // width)
+    places = np.arange(steps * width, dtype=np.uint32).reshape(steps, width, *(1,) * limit.low.ndim)
+    zeros = zero_lanes(limit.low, places)
+
+    def step(data, zero, i, kept):
+        j = np.uint32(steps - 1) - i
+        words = list(block(data, zero, j))
+        if steps * width == WORDS:
+            words[-1] = lax.select_n(i == 0, words[-1], shared_lanes(words[-1], limit.low))
+        return compare(kept, words, lax.dynamic_index_in_dim(zeros, j, keepdims=False))
+
+    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (limit.low & np.uint32(0)) | _zero_of(key))
+    if bits and math.prod(word_shape):
+        kept = _loop(key, steps, step, kept)
+    return kept if limit.all_dropped is None else kept & ~all_lanes(limit.all_dropped)
+
+
+def compare(kept, words, zeros):
+    """Let the words of a block decide on `kept`, what the blocks after it decided.
 
     The 32-bit uniform U of an element is compared with the threshold T without being assembled:
     from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
     where it has none, for 32 elements at once.
     """
-    block, width = block_function(key, word_shape)
-    # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
-    steps = max(2, min(bits, WORDS) // width)
-    exact = steps * width == WORDS
-    places = np.arange(steps * width, dtype=np.uint32).reshape(-1, *(1,) * limit.low.ndim)
-    ones = (limit.low >> (np.uint32(31) - places)) & np.uint32(1)
-    zeros = (ones | (places == WORDS - 1).astype(np.uint32)) - np.uint32(1)  # all lanes where T has a zero
+    for place in reversed(range(len(words))):
+        kept = (words[place] & kept) | (zeros[place] & (words[place] | kept))
+    return kept
 
-    def step(data, zero, i, kept):
-        j = np.uint32(steps - 1) - i
-        words = list(block(data, zero, j))
-        if exact:  # the first word of all holds the low bits that its lanes share
-            shared = _all_lanes(words[-1] >> np.uint32(15) >= (limit.low & np.uint32(2**17 - 1)))
-            words[-1] = lax.select_n(i == 0, words[-1], shared)
-        for place in reversed(range(width)):
-            free = lax.dynamic_index_in_dim(zeros, j * np.uint32(width) + np.uint32(place), keepdims=False)
-            kept = (words[place] & kept) | (free & (words[place] | kept))
-        return kept
 
-    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (limit.low & np.uint32(0)) | _zero_of(key))
-    if bits and math.prod(word_shape):
-        kept = _loop(key, steps, step, kept)
-    return kept if limit.all_dropped is None else kept & ~_all_lanes(limit.all_dropped)
+def zero_lanes(low, place):
+    """All lanes where the threshold's bit that word `place` decides is zero; none for the shared bits' word."""
+    one = (low >> (np.uint32(31) - place)) & np.uint32(1)
+    return (one | (place == WORDS - 1).astype(np.uint32)) - np.uint32(1)
+
+
+def shared_lanes(word, low):
+    """All lanes where the low bits of U, which the lanes of `word` share, are no lower than the threshold's."""
+    return all_lanes((word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1)))
 
 
 def _loop(key, steps, step, value):
@@ -178,6 +190,6 @@ def _pack(kept):
     )
 
 
-def _all_lanes(flag):
+def all_lanes(flag):
     """All ones where `flag` is set, else all zeros."""
-    return -jnp.asarray(flag).astype(jnp.uint32)
+    return np.uint32(0) - jnp.asarray(flag).astype(jnp.uint32)

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 WORDS = 16  # words a position can draw; every block function covers them all
+BLOCK_WORDS = {"threefry2x32": 2, "threefry4x32": 4, "philox4x32": 4}  # words a block of the specified generators
 
 # One bit that JAX's own use of a key (split, fold_in, bits) never sets in these counter words,
 # so that drawing a mask from a key and folding into the same key stay independent.
@@ -23,18 +24,24 @@ _TAG = np.uint32(1 << 31)
 def block_function(key, shape):
     """Return (block, words a block): `block(data, zero, j)` is the tuple of uint32 arrays of `shape` of block j."""
     impl = str(jax.random.key_impl(key))
-    if impl not in ("threefry2x32", "threefry4x32", "philox4x32"):
+    if impl not in BLOCK_WORDS:
         return _from_bits(key, shape), 4
 
     def block(data, zero, j):
-        high, low = linear_index([lax.broadcasted_iota(jnp.uint32, shape, d) + zero for d in range(len(shape))], shape)
-        if impl == "threefry2x32":
-            return threefry2x32(data, ((_TAG | (j << np.uint32(27))) | high, low))
-        j = jnp.broadcast_to(_TAG | j, shape)
-        generator = threefry4x32 if impl == "threefry4x32" else philox4x32
-        return generator(data, (low, _TAG | high, j, jnp.zeros_like(j)))
+        coordinates = [lax.broadcasted_iota(jnp.uint32, shape, d) + zero for d in range(len(shape))]
+        return counter_block(impl, data, linear_index(coordinates, shape), j)
 
-    return block, 2 if impl == "threefry2x32" else 4
+    return block, BLOCK_WORDS[impl]
+
+
+def counter_block(impl, data, position, j):
+    """Block j of a counter-based generator with the key's `data`, for the positions numbered (high, low)."""
+    high, low = position
+    if impl == "threefry2x32":
+        return threefry2x32(data, ((_TAG | (j << np.uint32(27))) | high, low))
+    j = jnp.broadcast_to(_TAG | j, low.shape)
+    generator = threefry4x32 if impl == "threefry4x32" else philox4x32
+    return generator(data, (low, _TAG | high, j, jnp.zeros_like(j)))
 
 
 def linear_index(coordinates, shape):
@@ -57,12 +64,8 @@ def linear_index(coordinates, shape):
         low = low + term
         if math.prod(shape) > 2**32:
             carry = (low < term).astype(jnp.uint32)
-            high = high + lax.mulhi(position, jnp.full_like(position, stride_low)) + position * stride_high + carry
+            high = high + _mulhi(position, stride_low) + position * stride_high + carry
     return high, low
-
-
-def _u32(j):
-    return jnp.asarray(j).astype(jnp.uint32)
 
 
 def _rotate_left(x, bits: int):
@@ -111,9 +114,16 @@ def philox4x32(key, counter, rounds: int = 7):
     for i in range(rounds):
         if i:
             k0, k1 = k0 + w0, k1 + w1
-        high0, high1 = lax.mulhi(x0, jnp.full_like(x0, m0)), lax.mulhi(x2, jnp.full_like(x2, m1))
+        high0, high1 = _mulhi(x0, m0), _mulhi(x2, m1)
         x0, x1, x2, x3 = high1 ^ x1 ^ k0, x2 * m1, high0 ^ x3 ^ k1, x0 * m0
     return x0, x1, x2, x3
+
+
+def _mulhi(x, factor):
+    """The high word of the product of uint32: `lax.mulhi` can be neither partitioned nor compiled by Triton."""
+    with jax.enable_x64(True):
+        wide = lax.convert_element_type(x, jnp.uint64) * np.uint64(factor)
+        return lax.convert_element_type(wide >> np.uint64(32), jnp.uint32)
 
 
 def _from_bits(key, shape):
