@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import array, key
+from cases import IMPLEMENTATIONS, array, key
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jdrop
@@ -52,6 +52,39 @@ def test_bit_equal_to_one_device_and_without_a_collective(mesh_shape, names, sha
     mask = jax.jit(lambda k: jdrop.keep_mask(k, shape, 0.3), out_shardings=sharding).lower(key(1)).compile()
     assert not COLLECTIVES.search(mask.as_text())
     np.testing.assert_array_equal(np.asarray(mask(key(1))), np.asarray(jdrop.keep_mask(key(1), shape, 0.3)))
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_every_generator_can_be_partitioned(impl):
+    sharding = NamedSharding(jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,)), PartitionSpec("a"))
+    x = jax.device_put(array((16, 96)), sharding)
+    compiled = jax.jit(lambda k, x: jdrop.dropout(k, x, 0.3)).lower(key(1, impl), x).compile()
+    assert not COLLECTIVES.search(compiled.as_text())
+    np.testing.assert_array_equal(
+        np.asarray(compiled(key(1, impl), x)), jdrop.dropout(key(1, impl), array((16, 96)), 0.3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "partition"), [((16, 256), ("a", "b")), ((8, 30), ("a", "b")), ((4, 6, 14), ("a", "b", None))]
+)
+def test_shard_map_takes_its_shard_of_the_global_mask(shape, partition):
+    """The mask is drawn outside, where its shape is the global one, and each device draws no more than its shard."""
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    spec = PartitionSpec(*partition)
+
+    def local(kept, x):
+        return jnp.where(kept, x / 0.7, 0)
+
+    def step(k, x):
+        kept = jdrop.keep_mask(k, x.shape, 0.3)
+        return jax.shard_map(local, mesh=mesh, in_specs=(spec, spec), out_specs=spec)(kept, x)
+
+    x = jax.device_put(array(shape), NamedSharding(mesh, spec))
+    compiled = jax.jit(step).lower(key(1), x).compile()
+    assert not COLLECTIVES.search(compiled.as_text())
+    one = jdrop.keep_mask(key(1), shape, 0.3)
+    np.testing.assert_array_equal(np.asarray(compiled(key(1), x)) != 0, np.asarray(one))
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (8, 100)])

@@ -74,10 +74,13 @@ def dropout(
         return x
     if key is None and not draws(rate, deterministic):
         key = jax.random.key(0)  # any key does: nothing is drawn from it
-    limit = threshold(rate)
+    if isinstance(rate, np.ndarray) and rate.ndim == 0:
+        limit, scales, bits = _number_limits(rate.item(), rate.dtype.type, x.dtype, scaling)
+    else:
+        limit, scales, bits = _limits(rate, x.dtype, scaling)
     return _dropout(
-        as_typed_key(key), x, limit, _scales(limit, x.dtype, scaling), None if static else deterministic,
-        deterministic if static else None, drawn_shape, static_bits(rate), save,
+        as_typed_key(key), x, limit, scales, None if static else deterministic,
+        deterministic if static else None, drawn_shape, bits, save,
         implementation == "pallas",
     )  # fmt: skip
 
@@ -117,6 +120,17 @@ def _masked(mask, source, limit, x, scale):
     return jnp.where(mask(source, limit), _scaled(x, scale), jnp.zeros((), x.dtype))
 
 
+def _limits(rate, dtype, scaling):
+    """(threshold, scales, static bits) of a rate."""
+    limit = threshold(rate)
+    return limit, _scales(limit, dtype, scaling), static_bits(limit)
+
+
+@functools.lru_cache
+def _number_limits(rate, rate_dtype, dtype, scaling):
+    return _limits(np.asarray(rate, rate_dtype), dtype, scaling)
+
+
 def _scales(limit, dtype, scaling):
     """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
     low, all_dropped, valid = limit
@@ -139,7 +153,14 @@ def _scaled(x, factor):
 def _as_inexact(x):
     if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
         raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
-    dtype = jnp.result_type(x)
+    if not isinstance(x, jax.Array):
+        x = jnp.asarray(x)
+    _check_dtype(x.dtype)
+    return x
+
+
+@functools.lru_cache
+def _check_dtype(dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"x has dtype {dtype}, but a kept element is divided by the keep probability, which "
@@ -147,7 +168,6 @@ def _as_inexact(x):
         )
     if dtype == jnp.float8_e8m0fnu:
         raise TypeError(f"x has dtype {dtype}, which has no zero to drop to: write x.astype(jnp.float8_e4m3fn).")
-    return jnp.asarray(x)
 
 
 def as_flag(deterministic):

@@ -84,7 +84,8 @@ def keep_mask(key, shape, rate, *, broadcast_dims=()):
     shape = as_shape(shape)
     rate = as_rate(rate)
     drawn_shape = shared_shape(shape, rate.shape, broadcast_dims)
-    return _keep_mask(as_typed_key(key), threshold(rate), shape, drawn_shape, static_bits(rate))
+    limit = threshold(rate)
+    return _keep_mask(as_typed_key(key), limit, shape, drawn_shape, static_bits(limit))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

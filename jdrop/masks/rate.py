@@ -1,5 +1,6 @@
 """What a rate means: the threshold that its units fall under, and the probability that is left."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,8 @@ def as_rate(rate):
       TypeError: not a real number or an array of them.
       ValueError: a concrete rate that is NaN or outside [0, 1].
     """
+    if type(rate) is float:
+        return _as_number(rate, jax.config.jax_enable_x64)
     if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
     dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(rate)
@@ -40,6 +43,16 @@ def as_rate(rate):
     dtype = at_least_float32(dtype)
     if isinstance(rate, jax.core.Tracer):
         return rate.astype(dtype)
+    return _as_concrete(rate, dtype)
+
+
+@functools.lru_cache
+def _as_number(rate: float, _):
+    """A Python float's rate: what eager calls on small arrays would spend a fifth of their time on."""
+    return _as_concrete(rate, at_least_float32(jnp.result_type(rate)))
+
+
+def _as_concrete(rate, dtype):
     concrete = np.asarray(rate)
     bad = ~((concrete >= 0) & (concrete <= 1))
     if bad.any():
@@ -58,12 +71,12 @@ def threshold(rate) -> Threshold:
     return Threshold(low, all_dropped if traced or all_dropped.any() else None, valid)
 
 
-def static_bits(rate) -> int:
+def static_bits(limit: Threshold) -> int:
     """How many leading bits of the threshold may be set: 0, 4 (a static multiple of 1/16) or 32.
 
     Three classes and no finer, so that a schedule of static rates compiles at most three programs.
     """
-    if isinstance(rate, jax.Array) or rate.ndim:
+    if isinstance(limit.low, jax.Array) or limit.low.ndim:
         return 32
-    low = int(threshold(rate).low)
+    low = int(limit.low)
     return 0 if low == 0 else 4 if low % 2**28 == 0 else 32

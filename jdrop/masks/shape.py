@@ -36,6 +36,8 @@ def shared_shape(shape, rate_shape, broadcast_dims):
       TypeError: `broadcast_dims` is not a sequence of integers.
       ValueError: an axis out of range, or a rate that does not broadcast against `shape`.
     """
+    if broadcast_dims == () == rate_shape:
+        return shape
     try:
         axes = tuple(operator.index(axis) for axis in broadcast_dims)
     except TypeError:
