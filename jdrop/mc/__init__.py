@@ -1,5 +1,6 @@
 """Monte Carlo dropout: stochastic passes as samples of a prediction, and their uncertainty."""
 
+from jdrop.mc.batches import mc_dropout_batches as mc_dropout_batches
 from jdrop.mc.prediction import MCPrediction as MCPrediction
 from jdrop.mc.prediction import mc_dropout as mc_dropout
 from jdrop.mc.sampling import samples as samples
