@@ -95,8 +95,8 @@ def mc_dropout(
       num_samples: how many passes S, at least 1; or "auto": until the standard error of every mean is at most
         `tolerance` (10 samples at least, `max_samples` at most).
       transform: a function of each sample, such as `jax.nn.softmax` where the outputs are logits.
-      chunk_size: how many passes run at once; None takes 50, or as many as need 256 MiB. It bounds the memory and
-        never changes the result.
+      chunk_size: how many passes run at once; None takes 50, or as many as keep an operation to 4 MiB. It bounds the
+        memory and never changes the result.
       mesh: a `jax.sharding.Mesh`, see `jdrop.mc.samples`.
       tolerance: a positive number in the unit of the outputs, for "auto".
       max_samples: how many passes "auto" takes at most.
@@ -185,21 +185,21 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
         bound = tolerance**2 * count * (count - 1)
         return (moments[0] >= _LEAST) & jnp.stack([leaf.max() <= bound for leaf in jax.tree.leaves(moments[2])]).all()
 
-    def add(moments, sample):
-        count, mean, square, aleatoric = moments
+    def add(moments, drawn):
+        (count, mean, square, aleatoric), (sample, entropies) = moments, drawn
         n = (count + np.uint32(1)).astype(jnp.float32)
-        each = jax.tree.map(_entropy_of_one, sample)
         sample = jax.tree.map(lambda y, m: y.astype(m.dtype), sample, mean)
         step = jax.tree.map(lambda y, m: y - m, sample, mean)
         mean = jax.tree.map(lambda m, d: m + d / n.astype(m.dtype), mean, step)
         square = jax.tree.map(lambda q, d, y, m: q + d * (y - m), square, step, sample, mean)
-        aleatoric = jax.tree.map(lambda h, e: h + (e - h) / n.astype(h.dtype), aleatoric, each)
+        aleatoric = jax.tree.map(lambda h, e: h + (e - h) / n.astype(h.dtype), aleatoric, entropies)
         active = (count < num_samples) & ~jnp.asarray(precise(moments))
         added = count + np.uint32(1), mean, square, aleatoric
         return jax.tree.map(lambda new, old: jnp.where(active, new, old), added, moments), None
 
     def add_chunk(moments, c):
-        return jax.lax.scan(add, moments, run(c * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32)))
+        drawn = run(c * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32))
+        return jax.lax.scan(add, moments, (drawn, jax.tree.map(jax.vmap(_entropy_of_one), drawn)))
 
     chunks = np.uint32(-(-num_samples // chunk))
     if auto:

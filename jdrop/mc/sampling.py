@@ -13,7 +13,7 @@ from jdrop.masks.shape import as_size
 from jdrop.mc.exact import exact_vmap
 
 _AT_ONCE = 50  # passes, where they fit: more cost memory and save no time
-_BUDGET = 2**28  # bytes for what they compute
+_BUDGET = 2**22  # bytes for the operands of one operation: what stays in the cache is faster
 _BATCH_AXES = ("batch", "data")
 
 
@@ -28,8 +28,8 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes, an array or a tree of arrays.
       num_samples: how many passes, at least 1.
-      chunk_size: how many passes run at once, at least 1; None takes 50, or as many as need 256 MiB. It bounds the
-        memory and never changes the result.
+      chunk_size: how many passes run at once, at least 1; None takes 50, or as many as keep an operation to 4 MiB. It
+        bounds the memory and never changes the result.
       mesh: a `jax.sharding.Mesh`. Its axes named "batch" or "data" split the first axis of `x`, all others the samples,
         with the same masks as without it. Split samples are the same to the bit; where the batch is split, the
         products have fewer rows, which a library may sum in another order.
