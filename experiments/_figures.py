@@ -20,9 +20,14 @@ class Target(NamedTuple):
     aim: float | None = None
 
     def met(self, value) -> str:
-        """`value`'s best: "aim", "yes" (the least) or "no"."""
-        reached = [value >= bound if self.sign == "≥" else value <= bound for bound in self if _is_number(bound)]
-        return "aim" if all(reached) and len(reached) == 2 else "yes" if reached[0] else "no"
+        """Which of them `value` meets: "aim", "yes" (the least) or "no"."""
+
+        def reaches(bound):
+            return value >= bound if self.sign == "≥" else value <= bound
+
+        if self.aim is not None and reaches(self.aim):
+            return "aim"
+        return "yes" if reaches(self.least) else "no"
 
 
 def at_least(least, aim=None) -> Target:
@@ -55,30 +60,30 @@ def record(what, value, target=None, *, shape=NONE, dtype=NONE, rate=NONE, key=N
 
 
 def summary(rows) -> list[dict]:
-    """For each name of a figure: how many there are, how many met the target, the median and the worst one."""
-    table = []
-    for what in dict.fromkeys(row["what"] for row in rows):
-        chosen = [row for row in rows if row["what"] == what and _is_number(row["figure"])]
-        if not chosen:
-            continue
-        for least in dict.fromkeys(row["at least"] for row in chosen):
-            group = [row for row in chosen if row["at least"] == least]
-            worst = (max if "≤" in least else min)(group, key=lambda row: row["figure"])
-            where = [worst[name] for name in ("shape", "dtype", "rate", "key", "mode", "peer") if worst[name] != NONE]
-            table.append(
-                {
-                    "what": what,
-                    "at least": least,
-                    "aim": group[0]["aim"],
-                    "figures": len(group),
-                    "met": sum(row["met"] in ("yes", "aim") for row in group) if least != NONE else NONE,
-                    "aim met": sum(row["met"] == "aim" for row in group) if group[0]["aim"] != NONE else NONE,
-                    "median": rounded(statistics.median(row["figure"] for row in group)),
-                    "worst": worst["figure"],
-                    "worst at": ", ".join(where) or NONE,
-                }
-            )
-    return table
+    """A row for each name of a figure: how many there are, how many met the target, the median and the worst one."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["what"], row["at least"], row["aim"]), []).append(row)
+    return [
+        {"what": what, "at least": least, "aim": aim} | _summary(group, least, aim)
+        for (what, least, aim), group in groups.items()
+    ]
+
+
+def _summary(group, least, aim):
+    absent = [row["figure"] for row in group if not _is_number(row["figure"])]
+    if absent:
+        return {"figures": 0} | dict.fromkeys(("met", "aim met", "median"), NONE) | {"worst": absent[0], "where": NONE}
+    worst = (max if "≤" in least else min)(group, key=lambda row: row["figure"])
+    where = [worst[name] for name in ("shape", "dtype", "rate", "key", "mode", "peer") if worst[name] != NONE]
+    return {
+        "figures": len(group),
+        "met": NONE if least == NONE else sum(row["met"] != "no" for row in group),
+        "aim met": NONE if aim == NONE else sum(row["met"] == "aim" for row in group),
+        "median": rounded(statistics.median(row["figure"] for row in group)),
+        "worst": worst["figure"],
+        "where": ", ".join(where),
+    }
 
 
 def rounded(value) -> float:

@@ -18,7 +18,7 @@ COPY = at_most(1.15, 1.15)
 def gpu(quick):
     """Forward and backward passes, beside a device copy; calls are queued, which keeps the GPU busy."""
     timing = {"queued": 2, "blocks": 1, "seconds": 0.001} if quick else {"queued": 20}
-    for shape in ((64, 64), (2, 32, 64)) if quick else SHAPES:
+    for shape in ((2, 32, 64),) if quick else SHAPES:
         ours = {
             (implementation, impl): passes(_peers.dropout(RATE, implementation=implementation), impl, shape)
             for implementation in ("xla", "pallas")

@@ -52,17 +52,16 @@ class Dense(nn.Module):
         return x
 
 
-def train_step(model, x):
+def train_step(model, params, x):
     """A fresh SGD step on a squared error, and its arguments."""
-    optimizer = optax.sgd(1e-3)
-    key = jax.random.key(0)
-    params = jax.jit(model.init)({"params": key, "dropout": key}, x)
+    optimizer, key = optax.sgd(1e-3), jax.random.key(0)
     state = optimizer.init(params)
 
     def step(params, state, x, key):
-        loss, grads = jax.value_and_grad(lambda p: jnp.mean((model.apply(p, x, rngs={"dropout": key}) - x) ** 2))(
-            params
-        )
+        def loss_fn(params):
+            return jnp.mean((model.apply(params, x, rngs={"dropout": key}) - x) ** 2)
+
+        loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state, loss
 
@@ -73,9 +72,10 @@ def block(quick):
     """What three dropouts add to a train step of a transformer block."""
     shape = (2, 16, 32) if quick else (32, 128, 256)
     x = jax.random.normal(jax.random.key(0), shape)
+    params = jax.jit(Block(None).init)(jax.random.key(0), x)
     cases = {}
     for name, layer in LAYERS.items():
-        step, arguments = train_step(Block(layer), x)
+        step, arguments = train_step(Block(layer), params, x)
         cases[name] = Case(jax.jit(step), arguments)
     times = measure(cases, blocks=2 if quick else 15, seconds=0.01 if quick else 0.5)
     none, flax, ours = (times[name] for name in LAYERS)
@@ -96,10 +96,11 @@ def compilation(quick, clock=time.perf_counter):
     """The time to compile a train step with many dropouts."""
     depth, repeats = (2, 1) if quick else (24, 5)
     x = jnp.ones((32, 64))
+    params = jax.jit(Dense(None, depth).init)(jax.random.key(0), x)
     seconds = {name: [] for name in LAYERS}
     for _ in range(repeats):
         for name, layer in LAYERS.items():
-            step, arguments = train_step(Dense(layer, depth), x)
+            step, arguments = train_step(Dense(layer, depth), params, x)
             jax.clear_caches()
             start = clock()
             jax.jit(step).trace(*arguments).lower().compile()

@@ -62,16 +62,16 @@ def forward_backward(function):
 
 def keys(quick):
     """Keys, rates and dtypes, forward and backward."""
-    shape, rates, timing = (1024, 4096), (RATE, 0.005, 0.5, 0.9), {}
+    shape, timing = (1024, 4096), {}
+    chosen = list(itertools.product((jnp.float32, jnp.bfloat16), (RATE, 0.005, 0.5, 0.9, "traced")))
     if quick:
-        shape, rates, timing = (32, 128), (RATE,), QUICK
-    for dtype, rate in itertools.product((jnp.float32, jnp.bfloat16), (*rates, "traced")):
+        shape, timing, chosen = (32, 128), QUICK, [chosen[0], chosen[-1]]
+    for dtype, rate in chosen:
         x = jnp.ones(shape, dtype)
         traced = rate == "traced"
         ours = (lambda key, x, rate: _peers.dropout(rate)(key, x)) if traced else _peers.dropout(rate)
         flax = _peers.flax_linen(RATE if traced else rate)  # which takes no traced rate
         extra = (jnp.float32(RATE),) if traced else ()
-        times = {}
         for mode in ("forward", "forward + backward"):
             wrap, g = ((lambda f: f), ()) if mode == "forward" else (forward_backward, (x,))
             cases = {FLOOR: Case(jax.jit(floor), (x,))}
@@ -90,7 +90,7 @@ def _of_keys(times, mode, **about):
         print(f"floor of {about['dtype']} {about['shape']}, {mode}: {1000 * times[FLOOR]:.4g} ms")
     fastest = min(FLAX_KEYS, key=lambda impl: times["flax", impl])
     for impl in KEYS:
-        ours, floor = times["jdrop", impl], times[FLOOR]
+        ours, lowest = times["jdrop", impl], times[FLOOR]
         sides = about | {"key": impl, "mode": "jitted", "ours": ("jdrop.dropout", ours)}
         same, best = times["flax", impl], times["flax", fastest]
         target = at_least(10, 20) if impl == "threefry2x32" else at_least(2, 4)
@@ -103,43 +103,47 @@ def _of_keys(times, mode, **about):
         yield record(
             f"{mode}: times faster than Flax with its fastest key", best / ours, target, **sides, theirs=(label, best)
         )
-        yield record(f"{mode}: times the floor", ours / floor, limit, **sides, theirs=(FLOOR, floor))
+        yield record(f"{mode}: times the floor", ours / lowest, limit, **sides, theirs=(FLOOR, lowest))
 
 
 def sizes(quick):
     """Sizes, jitted and eager, static and traced rates, beside every peer."""
-    counts = (1, 256, 4096) if quick else (1, *(2**n for n in range(8, 27, 2)))
-    key, timing = jax.random.key(0), QUICK if quick else {"blocks": 5}
+    counts = (1, 4096) if quick else (1, *(2**n for n in range(8, 27, 2)))
     peers = [peer for peer in _peers.PEERS if peer.installed]
     for peer in _peers.PEERS:
         if peer not in peers:
             yield record(f"sizes: times faster than {peer.name}", "not installed", theirs=(peer.name, None))
     for size, mode in itertools.product(counts, ("jitted", "eager")):
-        x = jnp.ones(size)
-        wrap = jax.jit if mode == "jitted" else lambda function: function
-        cases = {FLOOR: Case(wrap(floor), (x,))}
-        for name, traced in itertools.product(_peers.OURS, (False, True)):
-            cases[name, traced] = _case(_peers.OURS[name], traced, wrap, key, x)
-        for peer in peers:
-            if peer.name == "torch":
-                cases[peer.name, False] = Case(peer.make(RATE), (None, _torch_ones(size)))
-                continue
+        timing = QUICK if quick else {"blocks": 5 if size < 2**24 else 3}
+        yield from _of_size(size, mode, peers, timing)
+
+
+def _of_size(size, mode, peers, timing):
+    key, x = jax.random.key(0), jnp.ones(size)
+    wrap = jax.jit if mode == "jitted" else lambda function: function
+    cases = {(FLOOR, False): Case(wrap(floor), (x,))}
+    for name, traced in itertools.product(_peers.OURS, (False, True)):
+        cases[name, traced] = _case(_peers.OURS[name], traced, wrap, key, x)
+    for peer in peers:
+        if peer.name == "torch":
+            cases[peer.name, False] = Case(peer.make(RATE), (None, _torch_ones(size)))
+        else:
             for traced in {False, peer.traced}:
                 cases[peer.name, traced] = _case(peer.make, traced, wrap, key, x)
-        times = measure(cases, **timing)
-        about = {"shape": (size,), "dtype": x.dtype, "key": "threefry2x32", "mode": mode}
-        ours = ("jdrop.dropout", times["jdrop.dropout", False])
-        theirs = (FLOOR, times[FLOOR])
-        yield record("sizes: times the floor", ours[1] / theirs[1], **about, rate=RATE, ours=ours, theirs=theirs)
-        for peer, traced in itertools.product(peers, (False, True)):
-            ours = (peer.ours, times[peer.ours, traced])
-            theirs = (peer.name, times[peer.name, traced and peer.traced])
-            target = at_least(1)
-            if peer.name == "torch":
-                target = at_least(1, 5) if size >= LARGE else None
-            rate = f"{RATE}, traced" if traced else RATE
-            what = f"sizes: times faster than {peer.name}"
-            yield record(what, theirs[1] / ours[1], target, **about, rate=rate, ours=ours, theirs=theirs)
+    times = measure(cases, **timing)
+
+    about = {"shape": x.shape, "dtype": x.dtype, "key": "threefry2x32", "mode": mode}
+    ours, lowest = (times[name, False] for name in ("jdrop.dropout", FLOOR))
+    sides = {"ours": ("jdrop.dropout", ours), "theirs": (FLOOR, lowest)}
+    yield record("sizes: times the floor", ours / lowest, **about, rate=RATE, **sides)
+    for peer, traced in itertools.product(peers, (False, True)):
+        ours, theirs = times[peer.ours, traced], times[peer.name, traced and peer.traced]
+        sides = {"ours": (peer.ours, ours), "theirs": (peer.name, theirs)}
+        target = at_least(1)
+        if peer.name == "torch":
+            target = at_least(1, 5) if size >= LARGE else None
+        rate = f"{RATE}, traced" if traced else RATE
+        yield record(f"sizes: times faster than {peer.name}", theirs / ours, target, **about, rate=rate, **sides)
 
 
 def _case(make, traced, wrap, key, x):
@@ -156,8 +160,7 @@ def _torch_ones(size):
 
 def shapes(quick):
     """Odd last axes, one to five axes, masks shared along axes."""
-    size = 2**12 if quick else 2**22
-    timing = QUICK if quick else {}
+    size, timing = (2**12, QUICK) if quick else (2**22, {})
     plain = [(size // last, last) for last in (1, 3, 7, 127, 4097) if last <= size]
     plain += [
         (size,),
@@ -170,7 +173,8 @@ def shapes(quick):
     images = (batch, 8, 8, 64)
     shared = [((batch, 32, 128), (1,)), ((batch, 32, 128), (0,)), (images, (1, 2)), (images, (-1,)), (images, (0, 3))]
     key = jax.random.key(0)
-    for shape, axes in (*((shape, ()) for shape in plain), *shared):
+    chosen = [*((shape, ()) for shape in plain), *shared]
+    for shape, axes in chosen[::4] if quick else chosen:
         x = jnp.ones(shape)
         ours, flax = _peers.dropout(RATE, broadcast_dims=axes), _peers.flax_linen(RATE, axes)
         cases = {FLOOR: Case(jax.jit(floor), (x,))}
@@ -264,13 +268,12 @@ def draw(path, rows):
         for peer, color in zip(_peers.PEERS, COLORS):
             times = [row["peer ms"] for row in chosen if row["peer"] == peer.name]
             if times:
-                label = peer.name + (" (eager)" if peer.name == "torch" and mode == "jitted" else "")
+                label = peer.name + (" (eager)" if peer.name == "torch" else "")
                 axis.plot(counts, times, "s-", ms=3, color=color, label=label)
-        axis.set(xscale="log", yscale="log", xlabel="elements (float32)", title=f"Forward pass, {mode}, rate {RATE}")
+        axis.set(yscale="log", xlabel="elements (float32)", title=f"Forward pass, {mode}, rate {RATE}")
         axis.set_xscale("log", base=2)
         axis.grid(alpha=0.3)
-        axis.tick_params(labelleft=True)
-        axis.legend()
     axes[0].set_ylabel("time of a call (ms)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     figure.savefig(path, dpi=120)
     plt.close(figure)
