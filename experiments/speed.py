@@ -107,7 +107,7 @@ def _of_keys(times, mode, **about):
 
 
 def sizes(quick):
-    """Sizes, jitted and eager, static and traced rates, beside every peer."""
+    """Sizes, jitted and eager, static and traced rates (eager: an array), beside every peer."""
     counts = (1, 4096) if quick else (1, *(2**n for n in range(8, 27, 2)))
     peers = [peer for peer in _peers.PEERS if peer.installed]
     for peer in _peers.PEERS:
@@ -120,16 +120,15 @@ def sizes(quick):
 
 def _of_size(size, mode, peers, timing):
     key, x = jax.random.key(0), jnp.ones(size)
-    wrap = jax.jit if mode == "jitted" else lambda function: function
-    cases = {(FLOOR, False): Case(wrap(floor), (x,))}
+    cases = {(FLOOR, False): Case(floor if mode == "eager" else jax.jit(floor), (x,))}
     for name, traced in itertools.product(_peers.OURS, (False, True)):
-        cases[name, traced] = _case(_peers.OURS[name], traced, wrap, key, x)
+        cases[name, traced] = _case(_peers.OURS[name], mode, traced, key, x)
     for peer in peers:
         if peer.name == "torch":
             cases[peer.name, False] = Case(peer.make(RATE), (None, _torch_ones(size)))
         else:
             for traced in {False, peer.traced}:
-                cases[peer.name, traced] = _case(peer.make, traced, wrap, key, x)
+                cases[peer.name, traced] = _case(peer.make, mode, traced, key, x)
     times = measure(cases, **timing)
 
     about = {"shape": x.shape, "dtype": x.dtype, "key": "threefry2x32", "mode": mode}
@@ -146,10 +145,13 @@ def _of_size(size, mode, peers, timing):
         yield record(f"sizes: times faster than {peer.name}", theirs / ours, target, **about, rate=rate, **sides)
 
 
-def _case(make, traced, wrap, key, x):
+def _case(make, mode, traced, key, x):
+    rate = jnp.float32(RATE) if traced else RATE
+    if mode == "eager":
+        return Case(make(rate), (key, x))  # with the layer built beforehand
     if traced:
-        return Case(wrap(lambda key, x, rate: make(rate)(key, x)), (key, x, jnp.float32(RATE)))
-    return Case(wrap(make(RATE)), (key, x))
+        return Case(jax.jit(lambda key, x, rate: make(rate)(key, x)), (key, x, rate))
+    return Case(jax.jit(make(rate)), (key, x))
 
 
 def _torch_ones(size):
