@@ -119,8 +119,8 @@ def as_probabilities(probabilities, *, sampled=False):
         def message(bad, at):
             row = np.asarray(array[at[:-1]])
             return (
-                f"probabilities is {row} at {at[:-1]}, which sums to {row.sum()}, but they must not be negative and "
-                "must sum to 1 over the last axis: write jax.nn.softmax(logits)."
+                f"probabilities is {row} at {at[:-1]}, which sums to {row.sum():.6g}, but they must not be negative "
+                "and must sum to 1 over the last axis: write jax.nn.softmax(logits)."
             )
 
         return require(array, valid, message)
@@ -158,8 +158,8 @@ def with_labels(probabilities, labels, shape):
                     "drop the examples without a label."
                 ),
             )
-            return probabilities, jnp.asarray(labels).astype(jnp.int32)
-    return jnp.where(valid[..., None], probabilities, jnp.nan), labels.astype(jnp.int32)
+            return probabilities, jnp.asarray(labels).astype(int)
+    return jnp.where(valid[..., None], probabilities, jnp.nan), labels.astype(int)
 
 
 def matching(**arrays):

@@ -212,6 +212,6 @@ def _bins(confidences, hits, edges):
 
     Sums of sums over 1024 examples: adding one example after the other would lose percents of a million in float32.
     """
-    bins = jnp.searchsorted(edges, confidences)
+    bins = jnp.searchsorted(edges, confidences, method="compare_all")
     gaps = jnp.stack([hits.astype(confidences.dtype) - confidences, jnp.ones_like(confidences)], -1)
     return jax.ops.segment_sum(gaps, bins, len(edges) + 1, bucket_size=1024).T
