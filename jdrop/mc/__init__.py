@@ -1,5 +1,7 @@
 """Monte Carlo dropout: stochastic passes as samples of a prediction, and their uncertainty."""
 
+from jdrop.mc import metrics as metrics
+from jdrop.mc import uncertainty as uncertainty
 from jdrop.mc.prediction import MCPrediction as MCPrediction
 from jdrop.mc.prediction import mc_dropout as mc_dropout
 from jdrop.mc.sampling import samples as samples

@@ -6,6 +6,7 @@ from flax import struct
 
 from jdrop.masks.rate import at_least_float32
 from jdrop.mc.sampling import as_partial, samples
+from jdrop.mc.uncertainty import entropy
 
 
 class MCPrediction(struct.PyTreeNode):
@@ -112,8 +113,3 @@ def _moments(outputs):
     tolerance = jnp.sqrt(jnp.finfo(outputs.dtype).eps).astype(exact.dtype)
     simplex = (exact >= 0).all(-1) & (jnp.abs(exact.sum(-1) - 1) <= tolerance)
     return mean, exact.var(0), jnp.where(simplex, entropy(exact), jnp.nan).mean(0)
-
-
-def entropy(probabilities):
-    """``-sum_c p_c log p_c`` in nats over the last axis, with 0 log 0 = 0."""
-    return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)
