@@ -1,0 +1,274 @@
+"""Active learning: which unlabelled examples to have labelled next, scored from Monte Carlo samples.
+
+Scores take class probabilities of shape (num_samples, n, classes), such as `jdrop.mc.samples` draws of a model with a
+softmax, and return (n,): the higher, the more a label is wanted. Where probabilities are invalid under a trace, scores
+are NaN.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jdrop.keys import as_typed_key
+from jdrop.masks.shape import as_size
+from jdrop.mc.checks import as_finite, as_probabilities, check_axes
+from jdrop.mc.prediction import entropy
+
+
+def bald(probabilities):
+    """Mutual information of the label and the model's parameters, in nats: "Bayesian active learning by disagreement".
+
+    ``H[(1/S) sum_s p[s, i]] - (1/S) sum_s H[p[s, i]]``
+
+    Args:
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+
+    Returns:
+      Scores of shape (n,), in [0, log classes].
+
+    Raises:
+      TypeError: not an array of floats.
+      ValueError: empty input, no probabilities, or another number of axes.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> unsure, torn = jnp.full((2, 1, 2), 0.5), jnp.eye(2)[:, None]
+      >>> jdrop.mc.acquisition.bald(jnp.concatenate([unsure, torn], 1)).round(4)
+      Array([0.    , 0.6931], dtype=float32)
+
+    Papers:
+      Houlsby et al. 2011, "Bayesian active learning for classification and preference learning"; Gal, Islam &
+      Ghahramani 2017, "Deep Bayesian active learning with image data".
+    """
+    p = _samples(probabilities)
+    return jnp.maximum(entropy(p.mean(0)) - entropy(p).mean(0), 0)
+
+
+def max_entropy(probabilities):
+    """Entropy of the mean prediction, in nats.
+
+    ``H[(1/S) sum_s p[s, i]]``
+
+    Args:
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+
+    Returns:
+      Scores of shape (n,), in [0, log classes].
+
+    Raises:
+      TypeError: not an array of floats.
+      ValueError: empty input, no probabilities, or another number of axes.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> jdrop.mc.acquisition.max_entropy(jnp.full((2, 1, 2), 0.5)).round(4)
+      Array([0.6931], dtype=float32)
+
+    Paper:
+      Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data".
+    """
+    return entropy(_samples(probabilities).mean(0))
+
+
+def variation_ratio(probabilities):
+    """Probability that the likeliest class of the mean prediction is wrong.
+
+    ``1 - max_c (1/S) sum_s p[s, i, c]``
+
+    Args:
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+
+    Returns:
+      Scores of shape (n,), in [0, 1 - 1 / classes].
+
+    Raises:
+      TypeError: not an array of floats.
+      ValueError: empty input, no probabilities, or another number of axes.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> jdrop.mc.acquisition.variation_ratio(jnp.array([[[0.5, 0.5]], [[1.0, 0.0]]]))
+      Array([0.25], dtype=float32)
+
+    Paper:
+      Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data" (of mean probabilities, as there;
+      the variation ratio of votes is Freeman's, 1965).
+    """
+    return 1 - _samples(probabilities).mean(0).max(-1)
+
+
+def mean_std(probabilities):
+    """Standard deviation over the samples, averaged over the classes.
+
+    ``(1/C) sum_c sqrt((1/S) sum_s p[s, i, c]**2 - ((1/S) sum_s p[s, i, c])**2)``
+
+    Args:
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+
+    Returns:
+      Scores of shape (n,), in [0, 0.5].
+
+    Raises:
+      TypeError: not an array of floats.
+      ValueError: empty input, no probabilities, or another number of axes.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> jdrop.mc.acquisition.mean_std(jnp.eye(2)[:, None])
+      Array([0.5], dtype=float32)
+
+    Paper:
+      Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data".
+    """
+    return _samples(probabilities).std(0).mean(-1)
+
+
+def random(key, n):
+    """Uniform scores: the baseline that a method must beat.
+
+    ``u[i] ~ U(0, 1)``
+
+    Args:
+      key: a PRNG key, shape ().
+      n: how many examples, at least 1.
+
+    Returns:
+      Scores of shape (n,), in [0, 1).
+
+    Raises:
+      TypeError: no key, or an n that is no integer.
+      ValueError: n below 1.
+
+    Example:
+      >>> import jax, jdrop
+      >>> jdrop.mc.acquisition.random(jax.random.key(0), 5).shape
+      (5,)
+
+    Paper:
+      Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data".
+    """
+    return jax.random.uniform(as_typed_key(key), (as_size("n", n),))
+
+
+def top_k(scores, k):
+    """The examples with the k highest scores, best first; of equal ones the first.
+
+    Args:
+      scores: shape (n,).
+      k: how many, in [1, n].
+
+    Returns:
+      Indices of shape (k,), integers in [0, n). All are n, which no example has, if a traced score is NaN or inf.
+
+    Raises:
+      TypeError: scores that are no array of floats, or a k that is no integer.
+      ValueError: empty input, a score that is not finite, another number of axes, or k outside [1, n].
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> jdrop.mc.acquisition.top_k(jnp.array([0.1, 0.9, 0.5]), 2)
+      Array([1, 2], dtype=int32)
+    """
+    scores = as_finite("scores", scores)
+    check_axes("scores", scores, "n")
+    return _top_k(scores, _batch_size(k, len(scores)))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _top_k(scores, k):
+    return jnp.where(jnp.isnan(scores).any(), len(scores), jax.lax.top_k(scores, k)[1])
+
+
+def batch_bald(key, probabilities, k, num_configurations=10_000):
+    """Pick a batch of k examples, each for what its label adds to those of the examples before it.
+
+    Greedily, ``pick[t] = argmax_i I(y[i]; w | y[pick[0]], ..., y[pick[t - 1]])``, which is the argmax of the joint
+    mutual information with the parameters w of the S samples. The expectation over the labels of the picked examples is
+    exact as long as these have at most `num_configurations` configurations, classes**t, and an average over that many
+    random ones from there on.
+
+    Args:
+      key: a PRNG key, shape (), for the random configurations.
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+      k: how many, in [1, n].
+      num_configurations: at least 1; the memory grows with num_samples * num_configurations.
+
+    Returns:
+      (indices, information): the picks, integers of shape (k,) without repetition, and in nats the joint mutual
+      information of the first 1, 2, ..., k of them, of shape (k,), at most log num_samples but for sampling error.
+      Under a trace invalid probabilities give NaN information.
+
+    Raises:
+      TypeError: no key, probabilities that are no array of floats, or a size that is no integer.
+      ValueError: empty input, no probabilities, another number of axes, k outside [1, n], or num_configurations
+        below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> probabilities = jax.nn.softmax(jax.random.normal(jax.random.key(0), (20, 50, 3)))
+      >>> indices, information = jdrop.mc.acquisition.batch_bald(jax.random.key(1), probabilities, 4)
+      >>> indices.shape, information.shape
+      ((4,), (4,))
+
+    Paper:
+      Kirsch, van Amersfoort & Gal 2019, "BatchBALD: efficient and diverse batch acquisition for deep Bayesian active
+      learning".
+    """
+    p = _samples(probabilities)
+    k = _batch_size(k, p.shape[1])
+    return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _batch_bald(key, p, k, limit):
+    num_samples, n, classes = p.shape
+    expected = entropy(p).mean(0)
+
+    def predicted(posterior, i):
+        return jnp.matmul(posterior.T, p[:, i], precision="highest")  # not a GPU's TensorFloat-32
+
+    # A configuration of the picked examples' labels has a weight, its probability, and a posterior over the samples.
+    def step(state, key):
+        posterior, weight, free = state  # (num_samples, configurations), (configurations,), (n,)
+        joint = jax.lax.map(
+            lambda i: jnp.vdot(weight, entropy(predicted(posterior, i)), precision="highest"), jnp.arange(n)
+        )
+        gain = joint - expected
+        pick = jnp.argmax(jnp.where(free, gain, -jnp.inf))
+        label = predicted(posterior, pick)  # (configurations, classes), the probability of each label of the pick
+        weight = (weight[:, None] * label).reshape(-1)
+        configuration, value = jnp.divmod(jnp.arange(len(weight)), classes)
+        if len(weight) > limit:
+            # Stratified resampling keeps the expectation of each configuration's weight.
+            points = (jnp.arange(limit, dtype=weight.dtype) + jax.random.uniform(key, (limit,), weight.dtype)) / limit
+            chosen = jnp.searchsorted(jnp.cumsum(weight / weight.sum()), points).clip(max=len(weight) - 1)
+            configuration, value = configuration[chosen], value[chosen]
+            weight = jnp.full(limit, 1 / limit, weight.dtype)
+        posterior = posterior[:, configuration] * p[:, pick][:, value]
+        total = posterior.sum(0)
+        posterior = posterior / jnp.where(total > 0, total, 1)
+        return (posterior, weight, free.at[pick].set(False)), (pick, gain[pick])
+
+    start = jnp.full((num_samples, 1), 1 / num_samples, p.dtype), jnp.ones(1, p.dtype), jnp.ones(n, bool)
+    state, picks, keys = start, [], jax.random.split(key, k)
+    while len(picks) < k and len(state[1]) < limit:  # the table grows
+        state, pick = step(state, keys[len(picks)])
+        picks.append(jax.tree.map(lambda x: x[None], pick))
+    if len(picks) < k:
+        picks.append(jax.lax.scan(step, state, keys[len(picks) :])[1])
+    indices, gains = (jnp.concatenate(parts) for parts in zip(*picks))
+    return indices, jnp.cumsum(gains)
+
+
+def _samples(probabilities):
+    p = as_probabilities("probabilities", probabilities)
+    check_axes("probabilities", p, "num_samples", "n", "classes")
+    return p
+
+
+def _batch_size(k, n):
+    k = as_size("k", k)
+    if k > n:
+        raise ValueError(f"k is {k}, but there are {n} examples to pick from: write k={n}, or score more of them.")
+    return k

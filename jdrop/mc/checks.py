@@ -1,0 +1,86 @@
+"""Input of the uncertainty toolbox: concrete bad values raise, traced ones become NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdrop.masks.rate import at_least_float32
+
+
+def as_finite(name, x):
+    """Return `x` as an array of at least float32, or say what is wrong with it; a traced inf becomes NaN."""
+    x = _as_array(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {x.dtype}, but floats are needed: write {name}.astype(float).")
+    x = jnp.asarray(x, at_least_float32(x.dtype))
+    finite = jnp.isfinite(x)
+    if is_concrete(x) and not finite.all():
+        raise ValueError(f"{name} holds {x[~finite][0]}, but it must be finite: look for it with jnp.isfinite({name}).")
+    return jnp.where(finite, x, jnp.full_like(x, jnp.nan))
+
+
+def as_positive(name, x):
+    """Return `x` as a finite array of at least float32 above 0; what is not becomes NaN under a trace."""
+    x = as_finite(name, x)
+    if is_concrete(x) and not (x > 0).all():
+        raise ValueError(f"{name} holds {x.min()}, but it must be above 0: add a floor of your own, {name} + 1e-3.")
+    return jnp.where(x > 0, x, jnp.full_like(x, jnp.nan))
+
+
+def as_probabilities(name, p):
+    """Return class probabilities (on the last axis) as at least float32; a traced row that is none becomes NaN."""
+    exact = as_finite(name, p)
+    if exact.ndim == 0:
+        raise ValueError(f"{name} has shape (), but a last axis of classes is needed.")
+    tolerance = float(jnp.finfo(jnp.asarray(p).dtype).eps) ** 0.5
+    valid = (exact >= 0).all(-1) & (jnp.abs(exact.sum(-1) - 1) <= tolerance)
+    if is_concrete(exact) and not valid.all():
+        row = exact[~valid][0]
+        raise ValueError(
+            f"{name} has a row with the sum {row.sum():.6g} and the minimum {row.min():.6g}, but probabilities are not "
+            f"negative and sum to 1 on the last axis: write jax.nn.softmax({name}) if they are logits."
+        )
+    return jnp.where(valid[..., None], exact, jnp.full_like(exact, jnp.nan))
+
+
+def as_labels(labels, classes):
+    """Return labels as int32; a traced one outside [0, classes) becomes `classes`, where a gather reads NaN."""
+    labels = _as_array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"labels has dtype {labels.dtype}, but class numbers are integers: write labels.astype(int), or "
+            "labels.argmax(-1) if they are one-hot."
+        )
+    valid = (labels >= 0) & (labels <= min(classes - 1, jnp.iinfo(labels.dtype).max))
+    if is_concrete(labels) and not valid.all():
+        raise ValueError(
+            f"labels holds {labels[~valid][0]}, but {classes} classes are numbered from 0 to {classes - 1}: "
+            "subtract the first class's number, or give as many columns of probabilities as there are classes."
+        )
+    labels = jnp.asarray(labels, jnp.int32)
+    return jnp.where(valid, labels, jnp.full_like(labels, classes))
+
+
+def check_axes(name, x, *axes):
+    """Say that `x` has not the axes of these names."""
+    if x.ndim != len(axes):
+        raise ValueError(f"{name} has shape {x.shape}, but ({', '.join(axes)}) is needed.")
+
+
+def check_rows(name, x, shape, of):
+    """Say that `x` has not one element for each row of what is called `of`."""
+    if x.shape != shape:
+        raise ValueError(f"{name} has shape {x.shape}, but {shape} is needed, one for each row of {of}.")
+
+
+def is_concrete(x) -> bool:
+    """Whether the values of `x` are known, so that bad ones can raise."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def _as_array(name, x):
+    if not isinstance(x, (np.ndarray, np.generic, jax.Array)):
+        raise TypeError(f"{name} is a {type(x).__name__}, but an array is needed: write {name}=jnp.asarray(...).")
+    if x.size == 0:
+        raise ValueError(f"{name} has shape {x.shape}, but it is empty: give at least one row.")
+    return x
