@@ -3,6 +3,7 @@
 from jdrop.mc import acquisition as acquisition
 from jdrop.mc import calibration as calibration
 from jdrop.mc import conformal as conformal
+from jdrop.mc import plots as plots
 from jdrop.mc.prediction import MCPrediction as MCPrediction
 from jdrop.mc.prediction import mc_dropout as mc_dropout
 from jdrop.mc.sampling import samples as samples

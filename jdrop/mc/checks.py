@@ -12,7 +12,8 @@ def as_finite(name, x):
     x = _as_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {x.dtype}, but floats are needed: write {name}.astype(float).")
-    x = jnp.asarray(x, at_least_float32(x.dtype))
+    x = jnp.asarray(x)
+    x = x.astype(at_least_float32(x.dtype))
     finite = jnp.isfinite(x)
     if is_concrete(x) and not finite.all():
         raise ValueError(f"{name} holds {x[~finite][0]}, but it must be finite: look for it with jnp.isfinite({name}).")
