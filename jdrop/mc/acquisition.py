@@ -177,6 +177,7 @@ def top_k(scores, k):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _top_k(scores, k):
+    scores = jnp.where(scores == 0, 0, scores)  # top_k ranks 0 above -0
     return jnp.where(jnp.isnan(scores).any(), len(scores), jax.lax.top_k(scores, k)[1])
 
 

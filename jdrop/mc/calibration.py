@@ -12,8 +12,9 @@ _STEPS = 100  # of L-BFGS; it needs about ten
 def fit_temperature(logits, labels):
     """Fit the temperature T that minimises the negative log-likelihood of held-out labels.
 
-    ``T = argmin -(1/n) sum_i log (1/S) sum_s softmax(logits[s, i] / T)[labels[i]]``, over log T by L-BFGS from T = 1.
-    The calibrated probabilities are ``jax.nn.softmax(logits / T)``, with ``.mean(0)`` over Monte Carlo samples.
+    ``T = argmin -(1/n) sum_i log (1/S) sum_s softmax(logits[s, i] / T)[labels[i]]``, over log T by L-BFGS from the
+    logits' standard deviation. The calibrated probabilities are ``jax.nn.softmax(logits / T)``, with ``.mean(0)`` over
+    Monte Carlo samples.
 
     To scale Monte Carlo mean probabilities instead, let their logarithms act as logits (``softmax(log(p) / T)`` is
     ``p**(1 / T)``, normalised): pass ``jnp.log(jnp.maximum(p, 1e-12))``.
@@ -57,18 +58,23 @@ def fit_temperature(logits, labels):
 
 @jax.jit
 def _temperature(logits, labels):
-    def loss(log_temperature):
-        log_p = jax.nn.log_softmax(logits * jnp.exp(-log_temperature))
+    scale = logits.std(-1).mean()
+    logits = (logits - logits.max(-1, keepdims=True)) / scale  # a slope of exactly 0 where all are certain
+    chance = jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
+
+    def loss(log_temperature):  # less that of chance, which would round small differences away
+        log_p = jax.nn.log_softmax(logits * jnp.exp(-log_temperature)) + chance
         return -_log_mean_exp(jnp.take_along_axis(log_p, labels[None, :, None], -1)[..., 0]).mean()
 
-    return jnp.exp(_minimum(loss, logits.dtype))
+    return jnp.exp(_minimum(loss, logits.dtype)) * scale
 
 
 def fit_precision(outputs, targets):
     """Fit the observation precision tau that maximises the log-likelihood of held-out targets.
 
     ``tau = argmax (1/n) sum_i log (1/S) sum_s Normal(targets[i]; outputs[s, i], 1 / tau)``, over log tau by L-BFGS from
-    the mean squared error's inverse. The predictive variance is ``outputs.var(0) + 1 / tau``.
+    the mean squared error's inverse; of several maxima, the one that this leads to. The predictive variance is
+    ``outputs.var(0) + 1 / tau``.
 
     Args:
       outputs: Monte Carlo samples, finite, shape (num_samples, n), in the target's unit.

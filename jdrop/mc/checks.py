@@ -1,5 +1,7 @@
 """Input of the uncertainty toolbox: concrete bad values raise, traced ones become NaN."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,20 +14,23 @@ def as_finite(name, x):
     x = _as_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {x.dtype}, but floats are needed: write {name}.astype(float).")
-    x = jnp.asarray(x)
-    x = x.astype(at_least_float32(x.dtype))
-    finite = jnp.isfinite(x)
-    if is_concrete(x) and not finite.all():
-        raise ValueError(f"{name} holds {x[~finite][0]}, but it must be finite: look for it with jnp.isfinite({name}).")
-    return jnp.where(finite, x, jnp.full_like(x, jnp.nan))
+    with _eager(x):
+        x = jnp.asarray(x)
+        x = x.astype(at_least_float32(x.dtype))
+        finite = jnp.isfinite(x)
+    for bad in _bad(x, finite):
+        raise ValueError(f"{name} holds {bad}, but it must be finite: look for it with jnp.isfinite({name}).")
+    return _where(finite, x, jnp.nan)
 
 
 def as_positive(name, x):
     """Return `x` as a finite array of at least float32 above 0; what is not becomes NaN under a trace."""
     x = as_finite(name, x)
-    if is_concrete(x) and not (x > 0).all():
-        raise ValueError(f"{name} holds {x.min()}, but it must be above 0: add a floor of your own, {name} + 1e-3.")
-    return jnp.where(x > 0, x, jnp.full_like(x, jnp.nan))
+    with _eager(x):
+        positive = x > 0
+    for bad in _bad(x, positive):
+        raise ValueError(f"{name} holds {bad}, but it must be above 0: add a floor of your own, {name} + 1e-3.")
+    return _where(positive, x, jnp.nan)
 
 
 def as_probabilities(name, p):
@@ -33,15 +38,15 @@ def as_probabilities(name, p):
     exact = as_finite(name, p)
     if exact.ndim == 0:
         raise ValueError(f"{name} has shape (), but a last axis of classes is needed.")
-    tolerance = float(jnp.finfo(jnp.asarray(p).dtype).eps) ** 0.5
-    valid = (exact >= 0).all(-1) & (jnp.abs(exact.sum(-1) - 1) <= tolerance)
-    if is_concrete(exact) and not valid.all():
-        row = exact[~valid][0]
+    tolerance = max(float(jnp.finfo(dtype).eps) for dtype in (p.dtype, exact.dtype)) ** 0.5
+    with _eager(exact):
+        simplex = (exact >= 0).all(-1) & (jnp.abs(exact.sum(-1) - 1) <= tolerance)
+    for row in _bad(exact, simplex):
         raise ValueError(
             f"{name} has a row with the sum {row.sum():.6g} and the minimum {row.min():.6g}, but probabilities are not "
             f"negative and sum to 1 on the last axis: write jax.nn.softmax({name}) if they are logits."
         )
-    return jnp.where(valid[..., None], exact, jnp.full_like(exact, jnp.nan))
+    return _where(jnp.expand_dims(simplex, -1), exact, jnp.nan)
 
 
 def as_labels(labels, classes):
@@ -52,14 +57,16 @@ def as_labels(labels, classes):
             f"labels has dtype {labels.dtype}, but class numbers are integers: write labels.astype(int), or "
             "labels.argmax(-1) if they are one-hot."
         )
-    valid = (labels >= 0) & (labels <= min(classes - 1, jnp.iinfo(labels.dtype).max))
-    if is_concrete(labels) and not valid.all():
+    with _eager(labels):
+        valid = (labels >= 0) & (labels <= min(classes - 1, jnp.iinfo(labels.dtype).max))
+    for bad in _bad(labels, valid):
         raise ValueError(
-            f"labels holds {labels[~valid][0]}, but {classes} classes are numbered from 0 to {classes - 1}: "
-            "subtract the first class's number, or give as many columns of probabilities as there are classes."
+            f"labels holds {bad}, but {classes} classes are numbered from 0 to {classes - 1}: subtract the first "
+            "class's number, or give a column of probabilities for each class."
         )
-    labels = jnp.asarray(labels, jnp.int32)
-    return jnp.where(valid, labels, jnp.full_like(labels, classes))
+    with _eager(labels):
+        labels = jnp.asarray(labels, jnp.int32)
+    return _where(valid, labels, classes)
 
 
 def check_axes(name, x, *axes):
@@ -85,3 +92,17 @@ def _as_array(name, x):
     if x.size == 0:
         raise ValueError(f"{name} has shape {x.shape}, but it is empty: give at least one row.")
     return x
+
+
+def _eager(x):
+    """Where operations on a concrete `x` are concrete too, as those on a constant inside of `jax.jit` are not."""
+    return jax.ensure_compile_time_eval() if is_concrete(x) else contextlib.nullcontext()
+
+
+def _bad(x, valid):
+    """The first element (or row) of a concrete `x` that is not valid, if any."""
+    return np.asarray(x)[~np.asarray(valid)][:1] if is_concrete(x) else ()
+
+
+def _where(valid, x, otherwise):
+    return x if is_concrete(x) else jnp.where(valid, x, jnp.full_like(x, otherwise))

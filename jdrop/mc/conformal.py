@@ -203,9 +203,9 @@ def residual_intervals(predictions, quantile, std=None):
       Lei et al. 2018, "Distribution-free predictive inference for regression".
     """
     predictions, std = _regressed(predictions, std)
-    quantile = _as_quantile(quantile, predictions.dtype)
-    if is_concrete(quantile) and quantile < 0:
+    if is_concrete(quantile) and np.any(np.asarray(quantile) < 0):
         raise ValueError(f"quantile is {quantile}, but a residual is at least 0: pass what residual_quantile returned.")
+    quantile = _as_quantile(quantile, predictions.dtype)
     width = jnp.where(quantile < 0, jnp.nan, quantile) * std
     return predictions - width, predictions + width
 
@@ -234,12 +234,11 @@ def _quantile(scores, alpha):
 
 
 def _as_quantile(quantile, dtype):
-    quantile = jnp.asarray(quantile, dtype)
-    if quantile.shape != ():
-        raise ValueError(f"quantile has shape {quantile.shape}, but one number is needed: map over more with jax.vmap.")
-    if is_concrete(quantile) and jnp.isnan(quantile):
+    if np.shape(quantile) != ():
+        raise ValueError(f"quantile has shape {np.shape(quantile)}, but one number is needed: see jax.vmap for more.")
+    if is_concrete(quantile) and np.isnan(quantile):
         raise ValueError("quantile is NaN, but a score of held-out examples is needed: what went into its calibration?")
-    return quantile
+    return jnp.asarray(quantile, dtype)
 
 
 def _covered(scores, quantile):

@@ -101,7 +101,14 @@ def risk_coverage(uncertainty, correct, ax=None, label=None):
     kept = np.cumsum(count)
     risk = np.cumsum(np.bincount(index, ~np.asarray(correct))) / kept
 
-    ax.plot(kept / kept[-1], risk, drawstyle="steps-post", label=f"{label or 'model'} (all kept: {risk[-1]:.3f})")
+    ax.plot(
+        kept / kept[-1],
+        risk,
+        drawstyle="steps-post",
+        marker="o",
+        markersize=2,
+        label=f"{label or 'model'} (all kept: {risk[-1]:.3f})",
+    )
     ax.set(xlabel="coverage (fraction kept, most certain first)", ylabel="risk (error rate of what is kept)")
     ax.set(xlim=(0, 1.02))
     ax.legend()
