@@ -165,9 +165,14 @@ def test_adaptive_scores_are_uniform_between_the_sums_without_and_with_the_class
 
 def test_one_key_gives_the_two_steps_of_adaptive_sets_uniforms_of_their_own():
     p, keys = jnp.array([[1.0, 0.0]]), jax.random.split(key(), 400)
-    score = jax.vmap(lambda k: conformal.aps_quantile(k, p, jnp.array([0]), 0.5))(keys)  # u itself
-    covered = jax.vmap(lambda k, q: conformal.aps_sets(k, p, q)[0, 0])(keys, score)
-    assert 1e-7 < binom(400, 0.5).cdf(int(covered.sum())) < 1 - 1e-7  # all of them, if u were the same
+
+    @jax.jit
+    @jax.vmap
+    def covered(k):
+        score = conformal.aps_quantile(k, p, jnp.array([0]), 0.5)  # u itself
+        return conformal.aps_sets(k, p, score)[0, 0]
+
+    assert 1e-7 < binom(400, 0.5).cdf(int(covered(keys).sum())) < 1 - 1e-7  # all of them, if u were the same
 
 
 SPLITS, HELD_OUT, NEW, ALPHA = 1000, 100, 200, 0.1
@@ -229,8 +234,7 @@ def test_the_coverage_is_the_promised_one(name):
     counts = np.asarray(jax.jit(cover, static_argnums=2)(keys, orders, ALPHA))
     assert least_tail(counts) > 1e-6 / 16
     if name == "lac":
-        for off_by_one in (0.115, 0.095):
-            assert least_tail(np.asarray(jax.jit(cover, static_argnums=2)(keys, orders, off_by_one))) < 1e-6 / 16
+        assert least_tail(np.asarray(jax.jit(cover, static_argnums=2)(keys, orders, 0.115))) < 1e-6 / 16
 
 
 P, Z, Y = jnp.full((4, 4), 1 / 4), jnp.zeros((4, 4)), jnp.zeros(4, int)

@@ -222,44 +222,40 @@ def batch_bald(key, probabilities, k, num_configurations=10_000):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _batch_bald(key, p, k, limit):
+def _batch_bald(key, p, k, num_configurations):
     num_samples, n, classes = p.shape
     expected = entropy(p).mean(0)
+    size = min(num_configurations, classes ** (k - 1))
+    fits = jnp.array([classes ** (step + 1) <= size for step in range(k)])
 
     def predicted(posterior, i):
         return jnp.matmul(posterior.T, p[:, i], precision="highest")  # not a GPU's TensorFloat-32
 
     # A configuration of the picked examples' labels has a weight, its probability, and a posterior over the samples.
-    def step(state, key):
-        posterior, weight, free = state  # (num_samples, configurations), (configurations,), (n,)
-        joint = jax.lax.map(
-            lambda i: jnp.vdot(weight, entropy(predicted(posterior, i)), precision="highest"), jnp.arange(n)
-        )
+    def step(state, inputs):
+        posterior, weight, free = state  # (num_samples, size), (size,), (n,)
+        key, fits = inputs
+        joint = jax.lax.map(lambda i: (weight * entropy(predicted(posterior, i))).sum(), jnp.arange(n))
         gain = joint - expected
         pick = jnp.argmax(jnp.where(free, gain, -jnp.inf))
-        label = predicted(posterior, pick)  # (configurations, classes), the probability of each label of the pick
-        weight = (weight[:, None] * label).reshape(-1)
-        configuration, value = jnp.divmod(jnp.arange(len(weight)), classes)
-        if len(weight) > limit:
-            # Stratified resampling keeps the expectation of each configuration's weight.
-            points = (jnp.arange(limit, dtype=weight.dtype) + jax.random.uniform(key, (limit,), weight.dtype)) / limit
-            chosen = jnp.searchsorted(jnp.cumsum(weight / weight.sum()), points).clip(max=len(weight) - 1)
-            configuration, value = configuration[chosen], value[chosen]
-            weight = jnp.full(limit, 1 / limit, weight.dtype)
-        posterior = posterior[:, configuration] * p[:, pick][:, value]
+
+        weight = (weight[:, None] * predicted(posterior, pick)).reshape(-1)  # (size * classes,): one more label
+        # Stratified resampling keeps the expectation of each configuration's weight.
+        points = (jnp.arange(size, dtype=p.dtype) + jax.random.uniform(key, (size,), p.dtype)) / size
+        drawn = jnp.searchsorted(jnp.cumsum(weight / weight.sum()), points).clip(max=len(weight) - 1)
+        chosen = jnp.where(fits, jnp.arange(size), drawn)
+        weight = jnp.where(fits, weight[:size], 1 / size)
+        configuration, label = jnp.divmod(chosen, classes)
+        posterior = posterior[:, configuration] * p[:, pick][:, label]
         total = posterior.sum(0)
         posterior = posterior / jnp.where(total > 0, total, 1)
         return (posterior, weight, free.at[pick].set(False)), (pick, gain[pick])
 
-    start = jnp.full((num_samples, 1), 1 / num_samples, p.dtype), jnp.ones(1, p.dtype), jnp.ones(n, bool)
-    state, picks, keys = start, [], jax.random.split(key, k)
-    while len(picks) < k and len(state[1]) < limit:  # the table grows
-        state, pick = step(state, keys[len(picks)])
-        picks.append(jax.tree.map(lambda x: x[None], pick))
-    if len(picks) < k:
-        picks.append(jax.lax.scan(step, state, keys[len(picks) :])[1])
-    indices, gains = (jnp.concatenate(parts) for parts in zip(*picks))
-    return indices, jnp.cumsum(gains)
+    posterior = jnp.full((num_samples, size), 1 / num_samples, p.dtype)
+    weight = jnp.zeros(size, p.dtype).at[0].set(1)  # the one configuration of no labels; the rest is free room
+    start = posterior, weight, jnp.ones(n, bool)
+    _, (picks, gains) = jax.lax.scan(step, start, (jax.random.split(key, k), fits))
+    return picks, jnp.cumsum(gains)
 
 
 def _samples(probabilities):
