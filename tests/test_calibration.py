@@ -86,7 +86,7 @@ def test_a_likelihood_without_a_maximum_has_no_temperature(logits, labels):
     assert jnp.isnan(jax.jit(calibration.fit_temperature)(logits, labels))
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
 def test_the_precision_is_scipy_s(unit):
     generator = np.random.default_rng(0)
     outputs = unit * generator.normal(size=(30, 300)).astype(np.float32)
@@ -104,6 +104,13 @@ def test_the_precision_is_scipy_s(unit):
     np.testing.assert_allclose(
         calibration.fit_precision(same, targets), 1 / np.mean((outputs[0] - targets) ** 2), rtol=1e-4
     )
+
+
+def test_the_precision_does_not_depend_on_the_unit():
+    outputs, targets = classified((30, 300))[0], classified((300, 2))[0][:, 0]
+    fitted = calibration.fit_precision(outputs, targets)
+    scaled = calibration.fit_precision(outputs * 2.0**20, targets * 2.0**20)
+    np.testing.assert_array_equal(scaled * 2.0**40, fitted)
 
 
 def test_targets_met_exactly_have_no_precision():

@@ -23,7 +23,7 @@ DRAW = (
     lambda ax: plots.reliability_diagram(P, LABELS, ax=ax),
     lambda ax: plots.risk_coverage(U, P.argmax(-1) == LABELS, ax=ax),
     lambda ax: plots.uncertainty_histogram(U, U[:50] + 1, ax=ax),
-    lambda ax: plots.regression_band(X, SAMPLES, ax=ax, precision=4.0),
+    lambda ax: plots.regression_band(X, SAMPLES, ax=ax, precision=4.0, ylabel="a name\nof\nfour\nlines"),
 )
 
 
@@ -81,8 +81,8 @@ def test_the_reliability_diagram():
 
 
 def test_certain_predictions_are_in_the_last_bin():
-    ax = plots.reliability_diagram(np.eye(2, dtype=np.float32), np.array([0, 0]))
-    np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[1, 0.5]])
+    ax = plots.reliability_diagram(np.array([[1, 0], [0.03125, 0.96875]], np.float32), np.array([0, 0]))
+    np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[0.984375, 0.5]])
 
 
 def test_risk_and_coverage():
