@@ -67,7 +67,7 @@ CASES = {
         [Y, LOG_VARIANCE],
         Y.var(0) + (SCALE**2).mean(0),
     ),
-    "precision": (lambda rate, decay: uncertainty.precision(rate, 2.0, 50, decay), [0.25, 0.5], 0.75 * 4 / 50),
+    "prior_tau": (lambda rate, decay: uncertainty.prior_tau(rate, 2.0, 50, decay), [0.25, 0.5], 0.75 * 4 / 50),
     "quantiles": (uncertainty.quantiles, [Y, LEVELS], np.quantile(Y, LEVELS, axis=0)),
     "central_interval": (
         lambda y: jnp.stack(uncertainty.central_interval(y, 0.8)),
@@ -238,7 +238,7 @@ def test_what_are_no_probabilities(bad, error, message):
         (OUTPUTS.at[1, 2].set(jnp.nan), ValueError, r"outputs is nan at \(1, 2\), but every value must be finite"),
         (OUTPUTS.at[1, 2].set(-jnp.inf), ValueError, r"outputs is -inf at \(1, 2\)"),
         (OUTPUTS[:0], ValueError, r"outputs has shape \(0, 3\), which is empty"),
-        (jnp.array(1.0), ValueError, r"outputs has shape \(\), but a first axis.*outputs\[None\]"),
+        (jnp.array(1.0), ValueError, r"shape \(\), but \(num_samples, ...\).*outputs\[None\]"),
         (OUTPUTS > 0, TypeError, "outputs has dtype bool"),
         ("zero", TypeError, "outputs is a str"),
     ],
@@ -279,11 +279,11 @@ def test_what_are_no_outputs(bad, error, message):
         (lambda u: u.quantiles(OUTPUTS, [0.5, -0.1]), ValueError, r"q is -0.1"),
         (lambda u: u.central_interval(OUTPUTS, 0.0), ValueError, r"coverage is 0.0.* in \(0, 1\]"),
         (lambda u: u.central_interval(OUTPUTS, float("nan")), ValueError, "coverage is nan"),
-        (lambda u: u.precision(1.0, 1.0, 10, 0.1), ValueError, r"rate is 1, but .*\[0, 1\)"),
-        (lambda u: u.precision(1.5, 1.0, 10, 0.1), ValueError, "rate is 1.5"),
-        (lambda u: u.precision(0.5, 0.0, 10, 0.1), ValueError, "length_scale is 0.0"),
-        (lambda u: u.precision(0.5, 1.0, 0, 0.1), ValueError, "num_examples is 0"),
-        (lambda u: u.precision(0.5, 1.0, 10, 0.0), ValueError, "weight_decay is 0.0"),
+        (lambda u: u.prior_tau(1.0, 1.0, 10, 0.1), ValueError, r"rate is 1, but .*\[0, 1\)"),
+        (lambda u: u.prior_tau(1.5, 1.0, 10, 0.1), ValueError, "rate is 1.5"),
+        (lambda u: u.prior_tau(0.5, 0.0, 10, 0.1), ValueError, "length_scale is 0.0"),
+        (lambda u: u.prior_tau(0.5, 1.0, 0, 0.1), ValueError, "num_examples is 0"),
+        (lambda u: u.prior_tau(0.5, 1.0, 10, 0.0), ValueError, "weight_decay is 0.0"),
     ],
     ids=range(27),
 )
@@ -307,7 +307,7 @@ def test_a_traced_label_out_of_range_is_nan(bad):
 
 
 def test_traced_arguments_out_of_range_are_nan():
-    jitted = jax.jit(uncertainty.precision, static_argnums=2)
+    jitted = jax.jit(uncertainty.prior_tau, static_argnums=2)
     for arguments in ((1.0, 1.0, 10, 0.1), (-0.5, 1.0, 10, 0.1), (0.5, -1.0, 10, 0.1), (0.5, 1.0, 10, 0.0)):
         assert np.isnan(jitted(*arguments))
     assert np.isnan(jax.jit(uncertainty.quantiles)(OUTPUTS, 1.5)).all()

@@ -1,10 +1,15 @@
-"""What a measure of uncertainty takes: concrete bad values raise, traced ones become NaN."""
+"""What the Monte Carlo toolbox takes: concrete bad values raise, also under a trace; traced ones become NaN."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jdrop.masks.rate import at_least_float32
+
+
+def is_concrete(value) -> bool:
+    """Whether a value is known, so that a bad one can raise."""
+    return not isinstance(value, jax.core.Tracer)
 
 
 def require(array, valid, message):
@@ -21,7 +26,7 @@ def require(array, valid, message):
     Raises:
       ValueError: a concrete value that is not valid.
     """
-    if isinstance(valid, jax.core.Tracer):
+    if not is_concrete(valid):
         return jnp.where(valid, array, jnp.nan)
     valid = np.asarray(valid)
     if not valid.all():
@@ -30,8 +35,14 @@ def require(array, valid, message):
     return array
 
 
-def as_array(name, value):
-    """`value` as a non-empty real array of at least float32, in which integers become floats."""
+def as_array(name, value, *axes):
+    """`value` as a non-empty real array of at least float32, in which integers become floats.
+
+    Args:
+      name: what an error calls it.
+      value: an array, a number or nested lists of them.
+      axes: the names of the axes that it must have, "..." for any number; no matter which if there are none.
+    """
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError):
@@ -40,13 +51,17 @@ def as_array(name, value):
         raise TypeError(f"{name} has dtype {array.dtype}, but real numbers are needed: {name}.astype(jnp.float32).")
     if not array.size:
         raise ValueError(f"{name} has shape {array.shape}, which is empty, but at least one value is needed.")
+    least = sum(axis != "..." for axis in axes)
+    if array.ndim < least or (axes and array.ndim > least and "..." not in axes):
+        advice = f"{name}[None] adds a first axis" if array.ndim < least else "index the others, or map over them"
+        raise ValueError(f"{name} has shape {array.shape}, but ({', '.join(axes)}) is needed: {advice}.")
     return array.astype(at_least_float32(array.dtype))
 
 
-def as_finite(name, value):
-    """Finite real numbers, such as outputs and targets of a regression."""
+def as_finite(name, value, *axes):
+    """Finite real numbers, such as outputs and targets of a regression; see `as_array`."""
     with jax.ensure_compile_time_eval():
-        array = as_array(name, value)
+        array = as_array(name, value, *axes)
         return require(
             array,
             jnp.isfinite(array),
@@ -65,25 +80,6 @@ def as_positive(name, value, write):
         )
 
 
-def as_samples(name, value):
-    """Finite real numbers with a first axis of samples."""
-    array = as_finite(name, value)
-    if not array.ndim:
-        raise ValueError(f"{name} has shape (), but a first axis of samples is needed: write {name}[None].")
-    return array
-
-
-def as_sampled(outputs, targets):
-    """Finite outputs (num_samples, ...) and targets (...), in one dtype."""
-    outputs, targets = as_samples("outputs", outputs), as_finite("targets", targets)
-    if targets.shape != outputs.shape[1:]:
-        raise ValueError(
-            f"targets has shape {targets.shape}, but outputs of shape {outputs.shape} need {outputs.shape[1:]}: "
-            "reshape one, such that they are equal."
-        )
-    return one_dtype(outputs, targets)
-
-
 def as_fraction(name, value, *, zero):
     """Numbers in [0, 1], or in (0, 1] unless `zero`."""
     with jax.ensure_compile_time_eval():
@@ -97,18 +93,29 @@ def as_fraction(name, value, *, zero):
         )
 
 
-def as_probabilities(probabilities, *, sampled=False):
-    """Class probabilities (..., classes), with a first axis of samples if `sampled`.
+def as_sampled(outputs, targets, name="targets"):
+    """Finite outputs (num_samples, ...) and targets (...), in one dtype."""
+    outputs, targets = as_finite("outputs", outputs, "num_samples", "..."), as_finite(name, targets)
+    if targets.shape != outputs.shape[1:]:
+        raise ValueError(
+            f"{name} has shape {targets.shape}, but outputs of shape {outputs.shape} need {outputs.shape[1:]}: "
+            "reshape one, such that they are equal."
+        )
+    return one_dtype(outputs, targets)
+
+
+def as_probabilities(probabilities, *axes):
+    """Class probabilities with these axes, (..., classes) if none are given.
 
     They must not be negative, and sum to 1 within the square root of float32's precision, or a coarser dtype's own.
     """
+    axes = axes or ("...", "classes")
     with jax.ensure_compile_time_eval():
-        array = as_array("probabilities", probabilities)
-        axes = "(num_samples, ..., classes)" if sampled else "(..., classes)"
-        if array.ndim < 1 + sampled or array.shape[-1] < 2:
+        array = as_array("probabilities", probabilities, *axes)
+        if array.shape[-1] < 2:
             raise ValueError(
-                f"probabilities has shape {array.shape}, but {axes} with at least 2 classes is needed: write "
-                "jnp.stack([1 - p, p], -1) for the probability p of a binary label."
+                f"probabilities has shape {array.shape}, but ({', '.join(axes)}) with at least 2 classes is needed: "
+                "write jnp.stack([1 - p, p], -1) for the probability p of a binary label."
             )
         given = getattr(probabilities, "dtype", array.dtype)
         coarse = jnp.issubdtype(given, jnp.floating) and jnp.finfo(given).bits < 32
@@ -126,40 +133,43 @@ def as_probabilities(probabilities, *, sampled=False):
         return require(array, valid, message)
 
 
-def as_labelled(probabilities, labels):
-    """Class probabilities (..., classes) and their labels (...), integers in [0, classes).
-
-    A traced label out of range turns its row of the probabilities into NaN.
-    """
-    probabilities = as_probabilities(probabilities)
+def as_labelled(probabilities, labels, *axes):
+    """Class probabilities with these axes, and a label for each row; see `with_labels`."""
+    probabilities = as_probabilities(probabilities, *axes)
     return with_labels(probabilities, labels, probabilities.shape[:-1])
 
 
-def with_labels(probabilities, labels, shape):
-    """Checked probabilities (..., *shape, classes), and labels of `shape` for them."""
-    classes = probabilities.shape[-1]
+def with_labels(rows, labels, shape, name="probabilities"):
+    """Checked rows (..., *shape, classes), and labels of `shape` for them, integers in [0, classes).
+
+    A traced label out of range turns its row into NaN.
+    """
+    classes = rows.shape[-1]
     if not isinstance(labels, jax.Array):
         labels = np.asarray(labels)  # not jnp: it wraps integers that do not fit
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels has dtype {labels.dtype}, but integers are needed: write labels.astype(int).")
+        raise TypeError(
+            f"labels has dtype {labels.dtype}, but integers are needed: write labels.astype(int), or labels.argmax(-1) "
+            "if they are one-hot."
+        )
     if labels.shape != shape:
         raise ValueError(
-            f"labels has shape {labels.shape}, but probabilities of shape {probabilities.shape} need {shape}: "
-            "one label for each row, and probabilities averaged over their samples where a metric takes those."
+            f"labels has shape {labels.shape}, but {name} of shape {rows.shape} need {shape}: one label for each row, "
+            f"and {name} averaged over their samples where only a mean is taken."
         )
     with jax.ensure_compile_time_eval():
         valid = (labels >= 0) & (labels < classes)
-        if not isinstance(valid, jax.core.Tracer):
+        if is_concrete(valid):
             require(
                 labels,
                 valid,
                 lambda bad, at: (
                     f"labels is {bad} at {at}, but each must lie in [0, {classes - 1}] for {classes} classes: "
-                    "drop the examples without a label."
+                    "number the classes from 0, and drop the examples without a label."
                 ),
             )
-            return probabilities, jnp.asarray(labels).astype(int)
-    return jnp.where(valid[..., None], probabilities, jnp.nan), labels.astype(int)
+            return rows, jnp.asarray(labels).astype(int)
+    return jnp.where(valid[..., None], rows, jnp.nan), labels.astype(int)
 
 
 def matching(**arrays):

@@ -9,6 +9,7 @@ from jdrop.mc.metrics.classification import classwise_ece as classwise_ece
 from jdrop.mc.metrics.classification import ece as ece
 from jdrop.mc.metrics.classification import mce as mce
 from jdrop.mc.metrics.classification import nll as nll
+from jdrop.mc.metrics.classification import reliability as reliability
 from jdrop.mc.metrics.regression import crps_ensemble as crps_ensemble
 from jdrop.mc.metrics.regression import crps_gaussian as crps_gaussian
 from jdrop.mc.metrics.regression import interval_coverage as interval_coverage

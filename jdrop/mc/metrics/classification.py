@@ -66,10 +66,39 @@ def brier(probabilities, labels):
     return ((probabilities - one_hot) ** 2).sum(-1).mean()
 
 
-def ece(probabilities, labels, num_bins=15):
-    """Expected calibration error ``sum_b (n_b / N) |accuracy_b - confidence_b|`` over bins of equal width.
+def reliability(probabilities, labels, num_bins=15):
+    """What a reliability diagram shows: the mean confidence and the accuracy in bins of equal width.
 
     Bin b holds the n_b examples whose confidence ``max_c p_nc`` lies in ((b - 1) / num_bins, b / num_bins].
+
+    Args:
+      probabilities: class probabilities in [0, 1], shape (..., classes).
+      labels: integers in [0, classes), shape (...).
+      num_bins: how many bins, at least 1.
+
+    Returns:
+      (confidence, accuracy, count), each of shape (num_bins,): the first two in [0, 1], and 0 where the count n_b is.
+
+    Raises:
+      TypeError: labels or a number of bins that are no integers.
+      ValueError: no probabilities, labels of another shape or out of range, or no bins.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> probabilities, labels = jnp.array([[0.75, 0.25], [1.0, 0.0]]), jnp.array([0, 0])
+      >>> confidence, accuracy, count = jdrop.mc.metrics.reliability(probabilities, labels, num_bins=2)
+      >>> confidence, accuracy, count
+      (Array([0.   , 0.875], dtype=float32), Array([0., 1.], dtype=float32), Array([0., 2.], dtype=float32))
+
+    Paper:
+      Guo et al. 2017, "On calibration of modern neural networks", section 2.
+    """
+    confidences, correct = _top(probabilities, labels)
+    return _bins(confidences, correct, _equal_width(num_bins, confidences.dtype))
+
+
+def ece(probabilities, labels, num_bins=15):
+    """Expected calibration error ``sum_b (n_b / N) |accuracy_b - confidence_b|`` over the bins of `reliability`.
 
     Args:
       probabilities: class probabilities in [0, 1], shape (..., classes).
@@ -91,13 +120,11 @@ def ece(probabilities, labels, num_bins=15):
     Paper:
       Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    confidences, correct = _top(probabilities, labels)
-    gaps, _ = _bins(confidences, correct, _equal_width(num_bins, confidences.dtype))
-    return jnp.abs(gaps).sum() / confidences.size
+    return _error(*reliability(probabilities, labels, num_bins))
 
 
 def mce(probabilities, labels, num_bins=15):
-    """Maximum calibration error ``max_b |accuracy_b - confidence_b|`` over the filled bins of `ece`.
+    """Maximum calibration error ``max_b |accuracy_b - confidence_b|`` over the filled bins of `reliability`.
 
     Args:
       probabilities: class probabilities in [0, 1], shape (..., classes).
@@ -119,9 +146,8 @@ def mce(probabilities, labels, num_bins=15):
     Paper:
       Guo et al. 2017, "On calibration of modern neural networks", equation 5.
     """
-    confidences, correct = _top(probabilities, labels)
-    gaps, counts = _bins(confidences, correct, _equal_width(num_bins, confidences.dtype))
-    return (jnp.abs(gaps) / jnp.maximum(counts, 1)).max()
+    confidence, accuracy, _ = reliability(probabilities, labels, num_bins)
+    return jnp.abs(accuracy - confidence).max()
 
 
 def adaptive_ece(probabilities, labels, num_bins=15):
@@ -154,8 +180,7 @@ def adaptive_ece(probabilities, labels, num_bins=15):
     confidences, correct = _top(probabilities, labels)
     num_bins = as_size("num_bins", num_bins)
     last = -(-np.arange(1, num_bins) * confidences.size // num_bins) - 1
-    gaps, _ = _bins(confidences, correct, jnp.sort(confidences)[last])
-    return jnp.abs(gaps).sum() / confidences.size
+    return _error(*_bins(confidences, correct, jnp.sort(confidences)[last]))
 
 
 def classwise_ece(probabilities, labels, num_bins=15):
@@ -189,8 +214,7 @@ def classwise_ece(probabilities, labels, num_bins=15):
     edges = _equal_width(num_bins, probabilities.dtype)
 
     def one_class(column, label):
-        gaps, _ = _bins(column, labels.ravel() == label, edges)
-        return jnp.abs(gaps).sum() / labels.size
+        return _error(*_bins(column, labels.ravel() == label, edges))
 
     return jax.vmap(one_class)(probabilities.reshape(-1, classes).T, jnp.arange(classes)).mean()
 
@@ -208,10 +232,17 @@ def _equal_width(num_bins, dtype):
 
 
 def _bins(confidences, hits, edges):
-    """Sums of (hit - confidence) and counts over bins that are closed on the right; a NaN makes its bin NaN.
+    """Mean confidence, share of hits and count of bins that are closed on the right; a NaN makes its bin NaN.
 
     Sums of sums over 1024 examples: adding one example after the other would lose percents of a million in float32.
     """
     bins = jnp.searchsorted(edges, confidences, method="compare_all")
-    gaps = jnp.stack([hits.astype(confidences.dtype) - confidences, jnp.ones_like(confidences)], -1)
-    return jax.ops.segment_sum(gaps, bins, len(edges) + 1, bucket_size=1024).T
+    terms = jnp.stack([confidences, hits.astype(confidences.dtype), jnp.ones_like(confidences)], -1)
+    confidence, hit, count = jax.ops.segment_sum(terms, bins, len(edges) + 1, bucket_size=1024).T
+    filled = jnp.maximum(count, 1)
+    return confidence / filled, hit / filled, count
+
+
+def _error(confidence, accuracy, count):
+    """The mean gap of bins, weighted by their counts."""
+    return (count * jnp.abs(accuracy - confidence)).sum() / count.sum()

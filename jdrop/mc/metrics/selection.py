@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdrop.mc.checks import as_finite, as_fraction
+from jdrop.mc.checks import as_finite, as_fraction, is_concrete
 
 
 def auroc(uncertainty, positive):
@@ -175,7 +175,7 @@ def _pair(uncertainty, flags, name):
 def _on_host(name, score, uncertainty, positive):
     """A score of scikit-learn."""
     uncertainty, positive = _pair(uncertainty, positive, "positive")
-    if isinstance(uncertainty, jax.core.Tracer) or isinstance(positive, jax.core.Tracer):
+    if not (is_concrete(uncertainty) and is_concrete(positive)):
         raise TypeError(f"{name} got a traced array, but it runs on the host: call it outside of jax.jit.")
     positive = np.asarray(positive)
     if positive.all() or not positive.any():

@@ -13,7 +13,7 @@ from jdrop.mc.uncertainty.regression import aleatoric_variance as aleatoric_vari
 from jdrop.mc.uncertainty.regression import central_interval as central_interval
 from jdrop.mc.uncertainty.regression import epistemic_variance as epistemic_variance
 from jdrop.mc.uncertainty.regression import mixture_log_likelihood as mixture_log_likelihood
-from jdrop.mc.uncertainty.regression import precision as precision
 from jdrop.mc.uncertainty.regression import predictive_mean as predictive_mean
+from jdrop.mc.uncertainty.regression import prior_tau as prior_tau
 from jdrop.mc.uncertainty.regression import quantiles as quantiles
 from jdrop.mc.uncertainty.regression import total_variance as total_variance

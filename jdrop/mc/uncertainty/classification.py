@@ -50,7 +50,7 @@ def predictive_entropy(probabilities):
     Paper:
       Gal 2016, "Uncertainty in deep learning", section 3.3.
     """
-    return entropy(as_probabilities(probabilities, sampled=True).mean(0))
+    return entropy(_samples(probabilities).mean(0))
 
 
 def expected_entropy(probabilities):
@@ -74,7 +74,7 @@ def expected_entropy(probabilities):
     Paper:
       Gal 2016, "Uncertainty in deep learning", section 3.3.
     """
-    return entropy(as_probabilities(probabilities, sampled=True)).mean(0)
+    return entropy(_samples(probabilities)).mean(0)
 
 
 def mutual_information(probabilities):
@@ -98,7 +98,7 @@ def mutual_information(probabilities):
     Paper:
       Houlsby et al. 2011, "Bayesian active learning for classification and preference learning".
     """
-    samples = as_probabilities(probabilities, sampled=True)
+    samples = _samples(probabilities)
     return jnp.maximum(entropy(samples.mean(0)) - entropy(samples).mean(0), 0)
 
 
@@ -125,7 +125,7 @@ def variation_ratio(probabilities):
     Paper:
       Freeman 1965, "Elementary applied statistics"; Gal 2016, "Uncertainty in deep learning", section 3.3.
     """
-    return 1 - _vote_shares(as_probabilities(probabilities, sampled=True)).max(-1)
+    return 1 - _vote_shares(_samples(probabilities)).max(-1)
 
 
 def vote_disagreement(probabilities):
@@ -151,7 +151,7 @@ def vote_disagreement(probabilities):
     Paper:
       Melville & Mooney 2005, "Diversity measures for query by committee"; Gini 1912 without replacement.
     """
-    samples = as_probabilities(probabilities, sampled=True)
+    samples = _samples(probabilities)
     count = len(samples)
     if count < 2:
         raise ValueError("probabilities has 1 sample, but two are needed to disagree: write num_samples=100.")
@@ -178,7 +178,7 @@ def max_probability(probabilities):
     Paper:
       Hendrycks & Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples".
     """
-    return as_probabilities(probabilities, sampled=True).mean(0).max(-1)
+    return _samples(probabilities).mean(0).max(-1)
 
 
 def margin(probabilities):
@@ -201,7 +201,7 @@ def margin(probabilities):
     Paper:
       Scheffer et al. 2001, "Active hidden Markov models for information extraction".
     """
-    largest, _ = jax.lax.top_k(as_probabilities(probabilities, sampled=True).mean(0), 2)
+    largest, _ = jax.lax.top_k(_samples(probabilities).mean(0), 2)
     return largest[..., 0] - largest[..., 1]
 
 
@@ -228,9 +228,13 @@ def label_log_likelihood(probabilities, labels):
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
-    samples = as_probabilities(probabilities, sampled=True)
+    samples = _samples(probabilities)
     samples, labels = with_labels(samples, labels, samples.shape[1:-1])
     return jnp.log(jnp.take_along_axis(samples.mean(0), labels[..., None], -1)[..., 0])
+
+
+def _samples(probabilities):
+    return as_probabilities(probabilities, "num_samples", "...", "classes")
 
 
 def _vote_shares(samples):

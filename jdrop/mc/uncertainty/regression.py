@@ -11,7 +11,7 @@ import numpy as np
 
 from jdrop.masks.rate import as_rate
 from jdrop.masks.shape import as_size
-from jdrop.mc.checks import as_fraction, as_positive, as_sampled, as_samples, one_dtype, require
+from jdrop.mc.checks import as_finite, as_fraction, as_positive, as_sampled, one_dtype, require
 
 
 def predictive_mean(outputs):
@@ -34,7 +34,7 @@ def predictive_mean(outputs):
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation", equation 6.
     """
-    return as_samples("outputs", outputs).mean(0)
+    return as_finite("outputs", outputs, "num_samples", "...").mean(0)
 
 
 def epistemic_variance(outputs):
@@ -57,7 +57,7 @@ def epistemic_variance(outputs):
     Paper:
       Kendall & Gal 2017, "What uncertainties do we need in Bayesian deep learning for computer vision?", equation 9.
     """
-    return as_samples("outputs", outputs).var(0)
+    return as_finite("outputs", outputs, "num_samples", "...").var(0)
 
 
 def aleatoric_variance(*, tau=None, log_variance=None):
@@ -113,13 +113,13 @@ def total_variance(outputs, *, tau=None, log_variance=None):
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation", equation 7; Kendall & Gal 2017, "What uncertainties
       do we need in Bayesian deep learning for computer vision?", equation 9.
     """
-    outputs = as_samples("outputs", outputs)
+    outputs = as_finite("outputs", outputs, "num_samples", "...")
     precisions, _ = _noise(tau, log_variance, outputs.shape)
     outputs, precisions = one_dtype(outputs, precisions)
     return outputs.var(0) + (1 / precisions).mean(0)
 
 
-def precision(rate, length_scale, num_examples, weight_decay):
+def prior_tau(rate, length_scale, num_examples, weight_decay):
     """Precision of the noise that a network's regularization implies, ``tau = (1 - rate) l**2 / (2 N lambda)``.
 
     It holds for the training loss ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``. Where decay is added to the
@@ -140,7 +140,7 @@ def precision(rate, length_scale, num_examples, weight_decay):
 
     Example:
       >>> import jax.numpy as jnp, jdrop
-      >>> round(float(jdrop.mc.uncertainty.precision(0.5, length_scale=0.1, num_examples=1000, weight_decay=1e-6)), 3)
+      >>> round(float(jdrop.mc.uncertainty.prior_tau(0.5, length_scale=0.1, num_examples=1000, weight_decay=1e-6)), 3)
       2.5
 
     Paper:
@@ -177,7 +177,7 @@ def quantiles(outputs, q):
     Paper:
       Hyndman & Fan 1996, "Sample quantiles in statistical packages", definition 7.
     """
-    outputs, q = one_dtype(as_samples("outputs", outputs), as_fraction("q", q, zero=True))
+    outputs, q = one_dtype(as_finite("outputs", outputs, "num_samples", "..."), as_fraction("q", q, zero=True))
     return jnp.quantile(outputs, q, axis=0)
 
 
@@ -244,7 +244,7 @@ def _noise(tau, log_variance, shape=None):
     if (tau is None) == (log_variance is None):
         raise TypeError("the noise needs one description: write either tau=1.0 or log_variance=log_variance.")
     if tau is None:
-        log_variance = as_samples("log_variance", log_variance)
+        log_variance = as_finite("log_variance", log_variance, "num_samples", "...")
         if shape not in (None, log_variance.shape):
             raise ValueError(
                 f"log_variance has shape {log_variance.shape}, but outputs has {shape}: give one for each output."
