@@ -17,8 +17,7 @@ METHODS = (*SCORES, "BatchBALD", "random")
 
 
 def active(root, out, quick):
-    rounds, steps = (2, 20) if quick else (8, 200)
-    seeds = 3 if quick else SEEDS
+    seeds, rounds, steps = (2, 1, 10) if quick else (SEEDS, 8, 150)
     images, labels = load_digits(return_X_y=True)
     data = jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels)
     keys = [jdrop.fold_in(root, "active", seed) for seed in range(seeds)]
@@ -39,8 +38,8 @@ def active(root, out, quick):
             break
         for i, (method, seed) in enumerate(runs):
             key = jdrop.fold_in(keys[seed], "round", number)
-            free = np.setdiff1d(order[seed][:POOL], chosen[method, seed])
-            candidates = np.asarray(jax.random.permutation(jdrop.fold_in(key, "candidates"), free))[:CANDIDATES]
+            shuffled = np.asarray(jax.random.permutation(jdrop.fold_in(key, "candidates"), order[seed][:POOL]))
+            candidates = shuffled[~np.isin(shuffled, chosen[method, seed])][:CANDIDATES]
             of_method = jax.tree.map(lambda leaf, i=i: leaf[i], params)
             picks = pick(method, key, of_method, data[0][candidates])
             chosen[method, seed] += list(candidates[np.asarray(picks)])

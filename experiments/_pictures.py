@@ -6,7 +6,7 @@ import operator
 import numpy as np
 
 import jdrop
-from experiments._classification import ALPHAS, ANGLES, CORRUPTED, METHODS, ROTATED, SEEDS, classify, conformal_row
+from experiments._classification import ALPHAS, ANGLES, CORRUPTED, METHODS, ROTATED, classify, conformal_row
 from experiments._report import estimate
 from experiments.digits import plt
 
@@ -42,7 +42,8 @@ def calibration(seeds):
     for ax, part in zip(axes, ("test", ROTATED)):
         for method in METHODS:
             jdrop.mc.plots.reliability_diagram(pooled(seeds, "means", part, method), labels, ax=ax, label=method)
-        ax.set_title(f"Reliability, {part} digits, {SEEDS} seeds together")
+        ax.legend(fontsize="small", loc="lower right" if part == "test" else "center right")
+        ax.set_title(f"Reliability, {part} digits, {len(seeds)} seeds together")
     return figure
 
 
@@ -51,7 +52,7 @@ def selection(seeds):
     for name in seeds[0]["correct"]:
         values, correct = pooled(seeds, "measures", "test", name), pooled(seeds, "correct", name)
         jdrop.mc.plots.risk_coverage(values, correct, ax, name)
-    ax.set_title(f"Risk against coverage, test digits, {SEEDS} seeds together")
+    ax.set_title(f"Risk against coverage, test digits, {len(seeds)} seeds together")
     return figure
 
 
