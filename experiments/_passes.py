@@ -70,7 +70,7 @@ def row(network, what, against, times, target):
 def jax_cases(key, channels, x, passes):
     """Cases that give the mean and the variance of the class probabilities."""
     model, theirs = Network(channels), Network(channels, nn.Dropout)
-    params = model.init({"params": key, "dropout": key}, x)["params"]
+    params = jax.jit(model.init)({"params": key, "dropout": key}, x)["params"]
     predict = jdrop.linen.predictor(model, {"params": params})
     keys = list(jax.random.split(key, passes))
 
