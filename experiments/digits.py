@@ -25,7 +25,6 @@ import optax
 from sklearn.datasets import load_digits, load_sample_images
 
 import jdrop
-from experiments._metrics import auroc, calibration, score
 from experiments._report import estimate, save_table
 
 matplotlib.use("Agg")
@@ -40,11 +39,12 @@ class Network(nn.Module):
     """64-256-256-10 with dropout before the last two layers."""
 
     rate: float = RATE
+    width: int = 256
 
     @nn.compact
     def __call__(self, x, deterministic, rate=None):
-        for width in (256, 256):
-            x = nn.relu(nn.Dense(width)(x))
+        for _ in range(2):
+            x = nn.relu(nn.Dense(self.width)(x))
             x = jdrop.linen.Dropout(self.rate)(x, deterministic, rate=rate)
         return nn.Dense(10)(x)
 
@@ -74,14 +74,16 @@ def run(args):
         }
         of_seed = jax.tree.map(operator.itemgetter(seed), params)
         for method, predictions in predict(of_seed, seed_key, inputs, passes).items():
-            probabilities = {name: np.asarray(p.mean, np.float64) for name, p in predictions.items()}
-            entropy = {name: np.asarray(p.predictive_entropy) for name, p in predictions.items()}
+            entropy = {name: p.predictive_entropy for name, p in predictions.items()}
             results[method].append(
-                {"train accuracy": float((probabilities["train"].argmax(-1) == labels[train_rows]).mean())}
-                | score(probabilities["test"], labels[test_rows])
-                | {f"AUROC {name}": auroc(entropy["test"], entropy[name]) for name in ("corrupted", "photographs")}
+                {"train accuracy": accuracy(predictions["train"].mean, labels[train_rows])}
+                | {name: float(score(predictions["test"].mean, labels[test_rows])) for name, score in SCORES.items()}
+                | {
+                    f"AUROC {name}": jdrop.mc.metrics.auroc(*against(entropy["test"], entropy[name]))
+                    for name in ("corrupted", "photographs")
+                }
             )
-            reliability[method][0].append(probabilities["test"])
+            reliability[method][0].append(predictions["test"].mean)
             reliability[method][1].append(labels[test_rows])
         if seed == 0:
             uncertain = (predictions["test"], images[test_rows], labels[test_rows])
@@ -155,10 +157,27 @@ def forward(params, key, x):
     return jax.nn.softmax(Network().apply({"params": params}, x, True))
 
 
-def corrupted(key, images):
-    """Half of the pixels replaced by uniform noise."""
+def accuracy(probabilities, labels):
+    return (probabilities.argmax(-1) == labels).mean()
+
+
+SCORES = {
+    "test accuracy": accuracy,
+    "NLL": jdrop.mc.metrics.nll,
+    "Brier": jdrop.mc.metrics.brier,
+    "ECE": jdrop.mc.metrics.ece,
+}
+
+
+def against(inside, outside):
+    """The uncertainties of both, and which are to be detected: those outside."""
+    return np.concatenate([inside, outside]), np.arange(len(inside) + len(outside)) >= len(inside)
+
+
+def corrupted(key, images, share=0.5):
+    """A share of the pixels replaced by uniform noise."""
     noise = jax.random.uniform(jdrop.fold_in(key, "noise"), images.shape)
-    return jnp.where(jdrop.keep_mask(key, images.shape, 0.5), images, noise)
+    return jnp.where(jdrop.keep_mask(key, images.shape, share), images, noise)
 
 
 def photographs(key, count):
@@ -183,13 +202,12 @@ def draw(path, curves, reliability, uncertain):
             left.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.25, lw=0)
     left.set(xlabel="epoch", ylabel="negative log-likelihood (nats)", yscale="log", title="Training curves")
     left.legend()
-    right.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
-    for (method, (probabilities, labels)), color in zip(reliability.items(), COLORS):
-        error, confidence, accuracy = calibration(np.concatenate(probabilities), np.concatenate(labels))
-        right.plot(confidence, accuracy, "o-", ms=4, color=color, label=f"{method} (ECE {error:.3f})")
-    right.set(xlabel="mean confidence in bin", ylabel="accuracy in bin", xlim=(0, 1), ylim=(0, 1))
+    right.set_prop_cycle(color=COLORS)
+    for method, (probabilities, labels) in reliability.items():
+        jdrop.mc.plots.reliability_diagram(
+            np.concatenate(probabilities), np.concatenate(labels), ax=right, label=method
+        )
     right.set(title=f"Reliability on test digits, {SEEDS} seeds together")
-    right.legend()
     prediction, images, labels = uncertain
     information = np.asarray(prediction.mutual_information)
     most = np.argsort(-information)[:10]

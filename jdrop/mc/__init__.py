@@ -1,5 +1,11 @@
 """Monte Carlo dropout: stochastic passes as samples of a prediction, and their uncertainty."""
 
+from jdrop.mc import acquisition as acquisition
+from jdrop.mc import calibration as calibration
+from jdrop.mc import conformal as conformal
+from jdrop.mc import metrics as metrics
+from jdrop.mc import plots as plots
+from jdrop.mc import uncertainty as uncertainty
 from jdrop.mc.batches import mc_dropout_batches as mc_dropout_batches
 from jdrop.mc.prediction import MCPrediction as MCPrediction
 from jdrop.mc.prediction import mc_dropout as mc_dropout

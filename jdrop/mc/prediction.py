@@ -12,6 +12,7 @@ from flax import struct
 from jdrop.masks.rate import at_least_float32
 from jdrop.masks.shape import as_size
 from jdrop.mc.sampling import as_arguments, as_partial, chunk_function, on_mesh, warn_if_equal, warn_if_not_finite
+from jdrop.mc.uncertainty import entropy
 
 _LEAST = 10  # samples before "auto" trusts their spread
 
@@ -222,8 +223,3 @@ def _entropy_of_one(sample):
         return jnp.full((), jnp.nan, sample.dtype)
     simplex = (sample >= 0).all(-1) & (jnp.abs(sample.sum(-1) - 1) <= tolerance)
     return jnp.where(simplex, entropy(sample), jnp.nan)
-
-
-def entropy(probabilities):
-    """``-sum_c p_c log p_c`` in nats over the last axis, with 0 log 0 = 0."""
-    return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)

@@ -1,0 +1,109 @@
+"""Active learning: a network asks for the labels of the digits that it would learn most from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import jdrop
+from experiments._report import estimate, save_table
+from experiments.digits import Network, plt
+
+SEEDS, POOL, START, BATCH, CANDIDATES, PASSES = 5, 1000, 20, 10, 300, 50
+MODEL = Network(width=128)
+SCORES = {"BALD": jdrop.mc.acquisition.bald, "max entropy": jdrop.mc.acquisition.max_entropy}
+METHODS = (*SCORES, "BatchBALD", "random")
+
+
+def active(root, out, quick):
+    seeds, rounds, steps = (2, 1, 10) if quick else (SEEDS, 8, 150)
+    images, labels = load_digits(return_X_y=True)
+    data = jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels)
+    keys = [jdrop.fold_in(root, "active", seed) for seed in range(seeds)]
+    order = [np.asarray(jax.random.permutation(jdrop.fold_in(key, "split"), len(labels))) for key in keys]
+    runs = [(method, seed) for method in METHODS for seed in range(seeds)]
+    chosen = {run: list(order[run[1]][:START]) for run in runs}  # the methods of a seed start with the same digits
+    fit = jax.jit(jax.vmap(lambda *arguments: train(*arguments, data, steps)))
+    size = START + rounds * BATCH
+    accuracy = {run: [] for run in runs}
+    for number in range(rounds + 1):
+        rows = jnp.array([chosen[run] + [0] * (size - len(chosen[run])) for run in runs])
+        of_run = jnp.array([seed for _, seed in runs])
+        params = fit(jnp.stack(keys)[of_run], rows, jnp.full(len(runs), START + number * BATCH))
+        tests = jnp.array([order[seed][POOL:] for _, seed in runs])
+        for run, value in zip(runs, _accuracy(params, data, tests)):
+            accuracy[run].append(float(value))
+        if number == rounds:
+            break
+        for i, (method, seed) in enumerate(runs):
+            key = jdrop.fold_in(keys[seed], "round", number)
+            shuffled = np.asarray(jax.random.permutation(jdrop.fold_in(key, "candidates"), order[seed][:POOL]))
+            candidates = shuffled[~np.isin(shuffled, chosen[method, seed])][:CANDIDATES]
+            of_method = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            picks = pick(method, key, of_method, data[0][candidates])
+            chosen[method, seed] += list(candidates[np.asarray(picks)])
+
+    counts = START + BATCH * np.arange(rounds + 1)
+    table = [
+        {"acquisition": method}
+        | {f"{n} labels": estimate([accuracy[method, seed][i] for seed in range(seeds)]) for i, n in enumerate(counts)}
+        for method in METHODS
+    ]
+    print(f"accuracy on {len(labels) - POOL} test digits, {seeds} seeds, {BATCH} labels a round, {PASSES} passes")
+    print(save_table(table, out, "active"))
+    draw(out / "active.png", counts, table)
+
+
+def train(key, rows, count, data, steps):
+    """Parameters after training on the first `count` of the rows."""
+    x, y = (array[rows] for array in data)
+    weights = (jnp.arange(len(rows)) < count) / count
+
+    def loss_fn(params, batch, key):
+        logits = MODEL.apply({"params": params}, x, False, rngs={"dropout": key})
+        return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, y)).sum(), {}
+
+    state = jdrop.training.TrainState.create(
+        apply_fn=MODEL.apply,
+        params=MODEL.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
+        tx=optax.adam(3e-3),
+        key=key,
+    )
+    step = jdrop.training.make_train_step(loss_fn)
+    return jax.lax.scan(lambda state, _: (step(state, None)[0], None), state, length=steps)[0].params
+
+
+@jax.jit
+@jax.vmap
+def _correct(params, x, y):
+    return (MODEL.apply({"params": params}, x, True).argmax(-1) == y).mean()
+
+
+def _accuracy(params, data, rows):
+    return _correct(params, data[0][rows], data[1][rows])
+
+
+def pick(method, key, params, x):
+    """The candidates to have labelled, as rows of `x`."""
+    acquisition = jdrop.mc.acquisition
+    if method == "random":
+        return acquisition.top_k(acquisition.random(key, len(x)), BATCH)
+    predict = jdrop.linen.predictor(MODEL, {"params": params})
+    probabilities = jax.nn.softmax(jdrop.mc.samples(predict, key, x, PASSES))
+    if method == "BatchBALD":
+        return acquisition.batch_bald(jdrop.fold_in(key, method), probabilities, BATCH, 500)[0]
+    return acquisition.top_k(SCORES[method](probabilities), BATCH)
+
+
+def draw(path, counts, table):
+    figure, ax = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    for row in table:
+        name, *values = row.values()
+        mean, error = np.array(values).T
+        line = ax.plot(counts, mean, "o-", markersize=4, label=name)[0]
+        ax.fill_between(counts, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+    ax.set(xlabel="labelled digits", ylabel="test accuracy (fraction)", title="Active learning, ± standard error")
+    ax.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

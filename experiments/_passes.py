@@ -1,0 +1,132 @@
+"""The time of 100 Monte Carlo passes: beside one pass, and beside loops over passes."""
+
+import importlib.util
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import jdrop
+from experiments._figures import at_least, at_most, machine
+from experiments._report import save_table
+from experiments._timing import Case, measure
+from experiments.digits import plt
+from experiments.mnist import max_pool
+
+RATE, CLASSES = 0.5, 10
+CHANNELS = {"784-128-10": (), "two convolutions": (32, 64)}
+ONE, OURS, FLAX, TORCH = "one pass, jitted", "jdrop.mc_dropout", "loop over a jitted flax apply", "PyTorch's loop"
+
+
+class Network(nn.Module):
+    """MNIST's: 3x3 convolutions with ReLU and 2x2 max-pooling, a dense layer, and dropout before the last one."""
+
+    channels: tuple
+    layer: type = jdrop.linen.Dropout
+
+    @nn.compact
+    def __call__(self, x):
+        for count in self.channels:
+            x = nn.relu(max_pool(nn.Conv(count, (3, 3))(x)))
+        x = nn.relu(nn.Dense(128)(x.reshape(len(x), -1)))
+        return nn.softmax(nn.Dense(CLASSES)(self.layer(RATE, deterministic=False)(x)))
+
+
+def speed(root, out, quick):
+    """Random weights and images: neither changes the time."""
+    batch, passes, size = (16, 5, 8) if quick else (256, 100, 28)
+    timing = {"blocks": 1, "seconds": 0.001} if quick else {"blocks": 2, "seconds": 0.05}
+    torch = importlib.util.find_spec("torch") is not None
+    x = jax.random.uniform(jdrop.fold_in(root, "images"), (batch, size, size, 1))
+    rows, times = [], {}
+    for name, channels in CHANNELS.items():
+        cases = jax_cases(root, channels, x, passes)
+        if torch:
+            cases[TORCH] = torch_case(channels, batch, size, passes)
+        times[name] = measure(cases, **timing)
+        of = times[name]
+        rows.append(row(name, OURS, ONE, of, at_most(2) if channels else None))
+        rows += [row(name, loop, OURS, of, at_least(3)) for loop in (FLAX, TORCH) if loop in of]
+    print(f"{passes} passes, batch {batch} of {size}x{size}; median of {timing['blocks']} interleaved blocks")
+    print(machine(("jax", "jaxlib", "flax", "torch")))
+    print(save_table(rows, out, "speed"))
+    if not torch:
+        print("torch is not installed: absent from the comparison")
+    draw(out / "speed.png", times, batch, passes)
+
+
+def row(network, what, against, times, target):
+    ratio = times[what] / times[against]
+    return {
+        "network": network,
+        "times": f"{what} / {against}",
+        "ratio": f"{ratio:.2f}",
+        "target": f"{target.sign} {target.least:g}" if target else "-",
+        "met": target.met(ratio) if target else "-",
+        "ms": f"{1000 * times[what]:.2f} / {1000 * times[against]:.2f}",
+    }
+
+
+def jax_cases(key, channels, x, passes):
+    """Cases that give the mean and the variance of the class probabilities."""
+    model, theirs = Network(channels), Network(channels, nn.Dropout)
+    params = jax.jit(model.init)({"params": key, "dropout": key}, x)["params"]
+    predict = jdrop.linen.predictor(model, {"params": params})
+    keys = list(jax.random.split(key, passes))
+
+    @jax.jit
+    def apply(params, key, x):
+        return theirs.apply({"params": params}, x, rngs={"dropout": key})
+
+    @jax.jit
+    def ours(predict, key, x):
+        return jdrop.mc_dropout(predict, key, x, passes)
+
+    def loop():
+        samples = jnp.stack([apply(params, key, x) for key in keys])
+        return samples.mean(0), samples.var(0)
+
+    return {
+        ONE: Case(jax.jit(lambda predict, key, x: predict(key, x)), (predict, key, x)),
+        OURS: Case(ours, (predict, key, x)),
+        FLAX: Case(loop),
+    }
+
+
+def torch_case(channels, batch, size, passes):
+    """The usual loop: evaluation mode but for dropout, one pass after another."""
+    import torch
+    from torch import nn
+
+    layers, inputs = [], 1
+    for count in channels:
+        layers += [nn.Conv2d(inputs, count, 3, padding="same"), nn.MaxPool2d(2), nn.ReLU()]
+        inputs = count
+    inputs *= (size // 2 ** len(channels)) ** 2
+    layers += [nn.Flatten(), nn.Linear(inputs, 128), nn.ReLU(), nn.Dropout(RATE), nn.Linear(128, CLASSES)]
+    model = nn.Sequential(*layers, nn.Softmax(-1)).eval()
+    for layer in model:
+        if isinstance(layer, nn.Dropout):
+            layer.train()
+    x = torch.rand(batch, 1, size, size)
+
+    def loop():
+        with torch.no_grad():
+            samples = torch.stack([model(x) for _ in range(passes)])
+            return samples.mean(0), samples.var(0, correction=0)
+
+    return Case(loop, wait=lambda result: result)
+
+
+def draw(path, times, batch, passes):
+    figure, axes = plt.subplots(1, len(times), sharey=True, figsize=(11, 3.2), layout="constrained")
+    for ax, (name, of_network) in zip(axes, times.items()):
+        labels = [case if case == ONE else f"{case}, {passes} passes" for case in of_network]
+        milliseconds = [1000 * seconds for seconds in of_network.values()]
+        bars = ax.barh(labels, milliseconds, color="tab:blue")
+        ax.bar_label(bars, [f"{value:.4g}" for value in milliseconds], padding=3)
+        ax.set(xlabel="time (ms)", title=f"{name}, batch {batch}", xscale="log")
+        ax.set_xlim(min(milliseconds) / 3, max(milliseconds) * 4)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
