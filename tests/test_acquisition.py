@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
+from scipy.special import softmax
 from scipy.stats import entropy, kstest, mode
 
 import jdrop
@@ -23,7 +24,8 @@ SCORES = (
 
 
 def predicted(shape, seed=0, sharpness=2.0):
-    return jax.nn.softmax(jax.random.normal(key(seed), shape) * jnp.float32(sharpness))
+    logits = np.random.default_rng(seed).normal(0, sharpness, shape)
+    return jnp.asarray(softmax(logits, -1), jnp.float32)
 
 
 @jax.jit
@@ -108,9 +110,9 @@ def test_the_first_pick_is_bald_s():
     for seed in range(10):
         p = predicted(SHAPE, seed)
         picks, information = acquisition.batch_bald(key(), p, 4)
-        scores = acquisition.bald(p)
-        assert picks[0] == scores.argmax()
-        np.testing.assert_allclose(information[0], scores.max(), rtol=1e-5)
+        bald = np.asarray(scores(p)[0])
+        assert picks[0] == bald.argmax()
+        np.testing.assert_allclose(information[0], bald.max(), rtol=1e-5)
 
 
 def test_of_two_equal_points_one_is_picked():
@@ -119,7 +121,7 @@ def test_of_two_equal_points_one_is_picked():
     labels[:, :2] = [[0], [1], [2], [2], [2], [2]]
     labels[:, 3] = [0, 0, 0, 0, 0, 1]
     p = np.eye(3, dtype=np.float32)[labels]
-    assert set(np.asarray(acquisition.top_k(acquisition.bald(p), 2)).tolist()) == {0, 1}
+    assert set(np.argsort(-np.asarray(scores(p)[0]))[:2]) == {0, 1}
     picks, information = acquisition.batch_bald(key(), p, 4)
     assert picks[:2].tolist() == [0, 3]
     first, both = entropy([1, 1, 4]), entropy([1, 1, 3, 1])
@@ -143,7 +145,7 @@ def test_random_configurations_take_over_where_enumeration_ends():
 
 def test_large_batches_neither_underflow_nor_exceed_what_there_is_to_know():
     p = predicted((6, 70, 3), sharpness=2.0)
-    picks, information = acquisition.batch_bald(key(), p, 70, 300)
+    picks, information = acquisition.batch_bald(key(), p, 70, 100)
     np.testing.assert_array_equal(np.sort(picks), np.arange(70))
     np.testing.assert_allclose(information[-1], np.log(6), rtol=0.1)
 

@@ -296,7 +296,7 @@ T, NAN = jnp.ones(4), jnp.array([1.0, np.nan, 1.0, 1.0])
         (lambda: conformal.aps_quantile(None, P, Y, 0.1), TypeError, "key=None"),
         (lambda: conformal.aps_sets(None, P, 0.1), TypeError, "key=None"),
         (lambda: conformal.lac_sets(P, np.nan), ValueError, "quantile is NaN"),
-        (lambda: conformal.aps_sets(key(), P, T), ValueError, r"quantile has shape \(4,\)"),
+        (lambda: conformal.lac_sets(P, T), ValueError, r"quantile has shape \(4,\)"),
         (lambda: conformal.residual_quantile(T, T[1:], 0.1), ValueError, r"targets has shape \(3,\)"),
         (lambda: conformal.residual_quantile(T, NAN, 0.1), ValueError, "targets is nan"),
         (lambda: conformal.residual_quantile(T, T, 0.1, 0 * T), ValueError, r"std is 0.0 at .*write std \+ 1e-3"),

@@ -173,11 +173,6 @@ def test_one_traced_nan_is_enough(function, arguments, wanted):
             assert np.isnan(np.asarray(result)).any(), name
 
 
-def test_a_traced_coverage_that_is_nan():
-    accuracy = jax.jit(lambda c: metrics.selective_accuracy(UNCERTAINTY, CORRECT, c))(np.array([0.5, np.nan]))
-    np.testing.assert_array_equal(np.isnan(accuracy), [False, True])
-
-
 def test_the_integral_that_crps_is():
     """Of one Gaussian by quadrature, and of samples exactly."""
     integrand = lambda x: (stats.norm.cdf(x, 1, 2) - (x >= 2.5)) ** 2
@@ -249,14 +244,12 @@ def test_a_million_examples_do_not_drift():
 
 def test_leading_axes_are_examples_and_half_precision_is_scored_in_float32():
     p = jnp.asarray(P, jnp.bfloat16)
-    for function in (metrics.brier, metrics.ece, metrics.classwise_ece):
-        flat, folded = jax.jit(lambda p, y: (function(p, y), function(p.reshape(10, 30, 4), y.reshape(10, 30))))(
-            p, LABELS
-        )
-        assert flat.dtype == jnp.float32
-        np.testing.assert_allclose(folded, flat, rtol=1e-5)
+    score = jax.jit(lambda p, y: jnp.stack([metrics.brier(p, y), metrics.ece(p, y), metrics.classwise_ece(p, y)]))
+    flat, folded = score(p, LABELS), score(p.reshape(10, 30, 4), LABELS.reshape(10, 30))
+    assert flat.dtype == jnp.float32
+    np.testing.assert_allclose(folded, flat, rtol=1e-5)
     squares = (np.asarray(p, np.float64) - np.eye(CLASSES)[LABELS]) ** 2
-    np.testing.assert_allclose(metrics.brier(p, LABELS), squares.sum(-1).mean(), rtol=1e-6)
+    np.testing.assert_allclose(flat[0], squares.sum(-1).mean(), rtol=1e-6)
 
 
 def test_a_label_of_no_probability_costs_infinitely():
@@ -264,8 +257,8 @@ def test_a_label_of_no_probability_costs_infinitely():
 
 
 def test_likelihood_and_brier_have_gradients():
-    for function in (metrics.nll, metrics.brier):
-        slope = jax.jit(jax.grad(lambda logits: function(jax.nn.softmax(logits), LABELS[:5])))(jnp.zeros((5, 4)))
+    scores = lambda logits: jnp.stack([f(jax.nn.softmax(logits), LABELS[:5]) for f in (metrics.nll, metrics.brier)])
+    for slope in jax.jit(jax.jacrev(scores))(np.zeros((5, 4), np.float32)):
         np.testing.assert_array_equal(np.argmin(slope, -1), LABELS[:5])
 
 
@@ -343,7 +336,15 @@ def test_bad_arguments(call, error, message):
 
 
 def test_traced_arguments_out_of_range_are_nan():
-    assert np.isnan(jax.jit(metrics.selective_accuracy)(ZEROS, FLAGS, 0.0))
-    assert np.isnan(jax.jit(metrics.sharpness)(ZEROS))
-    assert np.isnan(jax.jit(metrics.log_likelihood)(ZEROS, ZEROS, ZEROS))
-    assert np.isnan(jax.jit(metrics.interval_coverage)(ZEROS + 1, ZEROS, ZEROS))
+    @jax.jit
+    def scores(zeros, coverage):
+        return (
+            metrics.sharpness(zeros),
+            metrics.log_likelihood(zeros, zeros, zeros),
+            metrics.interval_coverage(zeros + 1, zeros, zeros),
+            metrics.selective_accuracy(zeros, FLAGS, coverage),
+        )
+
+    *numbers, accuracy = scores(ZEROS, np.array([0.5, 0, np.nan, 1.1], np.float32))
+    assert np.isnan(numbers).all()
+    np.testing.assert_array_equal(np.isnan(accuracy), [False, True, True, True])

@@ -346,10 +346,18 @@ def test_a_traced_label_out_of_range_is_nan(bad):
 
 
 def test_traced_arguments_out_of_range_are_nan():
-    jitted = jax.jit(uncertainty.prior_tau, static_argnums=2)
-    for arguments in ((1.0, 1.0, 10, 0.1), (-0.5, 1.0, 10, 0.1), (0.5, -1.0, 10, 0.1), (0.5, 1.0, 10, 0.0)):
-        assert np.isnan(jitted(*arguments))
-    assert np.isnan(jax.jit(uncertainty.quantiles)(OUTPUTS, 1.5)).all()
-    assert np.isnan(jax.jit(uncertainty.central_interval)(OUTPUTS, 0.0)).all()
-    assert np.isnan(jax.jit(lambda tau: uncertainty.total_variance(OUTPUTS, tau=tau))(0.0)).all()
-    assert np.isnan(jax.jit(uncertainty.variation_ratio)(GOOD * 2)).all()
+    @jax.jit
+    def values(one, outputs):
+        return (
+            uncertainty.prior_tau(one, 1.0, 10, 0.1),
+            uncertainty.prior_tau(one - 1.5, 1.0, 10, 0.1),
+            uncertainty.prior_tau(0.5, -one, 10, 0.1),
+            uncertainty.prior_tau(0.5, 1.0, 10, one - 1),
+            uncertainty.quantiles(outputs, 1.5 * one),
+            uncertainty.central_interval(outputs, one - 1),
+            uncertainty.total_variance(outputs, tau=one - 1),
+            uncertainty.variation_ratio(2 * jnp.stack([outputs, one - outputs], -1)),
+        )
+
+    for value in jax.tree.leaves(values(jnp.float32(1), OUTPUTS)):
+        assert np.isnan(value).all()
