@@ -22,8 +22,8 @@ def estimate(values) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def save_table(rows: list[dict], out: Path, name: str) -> str:
-    """Write `rows` as `name`.csv and `name`.md in the folder `out`, and return the Markdown.
+def save_table(rows: list[dict], out: Path, name: str, preface: str = "") -> str:
+    """Write `rows` as `name`.csv and, after `preface`, `name`.md in the folder `out`, and return the Markdown.
 
     An `Estimate` takes two columns of the CSV, its mean and its standard error.
     """
@@ -37,7 +37,7 @@ def save_table(rows: list[dict], out: Path, name: str) -> str:
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    text = "\n".join(lines)
+    text = "\n".join([*([preface, ""] if preface else []), *lines])
     (out / f"{name}.md").write_text(text + "\n")
     return text
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from experiments import _idx, _metrics, _report, mnist
+from experiments import _figures, _gpu, _idx, _metrics, _peers, _report, _timing, mnist, speed
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def run(*arguments, **variables):
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("digits", "mnist"):
+    for name in ("digits", "mnist", "speed"):
         assert f"\n  {name} " in result.stdout
 
 
@@ -143,3 +143,112 @@ def test_the_pooling_of_mnist_is_flax_s():
 
     np.testing.assert_array_equal(mnist.max_pool(x), flax(x))
     np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (mnist.max_pool, flax)))
+
+
+class Scripted:
+    """A clock that every call of a case named `name` advances by the next of its `seconds`."""
+
+    def __init__(self, **seconds):
+        self.now, self.order, self.seconds = 0.0, [], {name: iter(values) for name, values in seconds.items()}
+
+    def __call__(self):
+        return self.now
+
+    def case(self, name):
+        def call():
+            self.now += next(self.seconds[name])
+            self.order.append(name)
+
+        return _timing.Case(call)
+
+
+def test_a_time_is_the_best_of_its_calls():
+    clock = Scripted(a=[3.0, 1.0, 2.0, 0.5])
+    assert _timing.best_of(clock.case("a"), 3, clock=clock) == 1.0
+    clock = Scripted(a=[3.0, 1.0, 0.5, 2.0])
+    assert _timing.best_of(clock.case("a"), 2, queued=2, clock=clock) == 1.25
+
+
+def test_a_result_is_waited_for_once_after_the_queued_calls():
+    waited = []
+    assert _timing.best_of(_timing.Case(lambda x: x + 1, (1,), waited.append), 2, queued=5) >= 0
+    assert waited == [2, 2]
+
+
+def test_times_are_the_medians_of_interleaved_blocks():
+    # The first call compiles; the second says how many calls make a block: at least three, here five of `b`.
+    clock = Scripted(a=[99, 4, *(6, 5, 6), *(1, 2, 3), *(8, 9, 7)], b=[99, 2, *[3] * 5, *(4, 4, 4, 4, 1), *[2] * 5])
+    times = _timing.measure({name: clock.case(name) for name in "ab"}, blocks=3, seconds=10, clock=clock)
+    assert times == {"a": 5, "b": 2}
+    assert "".join(clock.order) == "aabb" + 3 * ("aaa" + "bbbbb")
+
+
+def test_figures_and_their_summary():
+    more, less = _figures.at_least(10, 20), _figures.at_most(6, 3)
+    assert [more.met(value) for value in (9.9, 10, 19.9, 20)] == ["no", "yes", "yes", "aim"]
+    assert [less.met(value) for value in (6.1, 6, 3.1, 3)] == ["no", "yes", "yes", "aim"]
+    assert _figures.at_least(1).met(5) == "yes"
+    rows = [_figures.record("faster", value, more, shape=(n,)) for n, value in enumerate((25, 9, 12.34567))]
+    rows += [_figures.record("slower", value, less, theirs=("p", 0.0015)) for value in (2, 7)]
+    rows.append(_figures.record("faster than q", "not installed"))
+    assert rows[2]["figure"] == 12.35
+    assert rows[3]["peer ms"] == 1.5
+    faster, slower, absent = _figures.summary(rows)
+    assert faster == {"what": "faster", "at least": "≥ 10", "aim": "≥ 20"} | {
+        "figures": 3, "met": 2, "aim met": 1, "median": 12.35, "worst": 9, "where": "(1,)"
+    }  # fmt: skip
+    assert (slower["met"], slower["aim met"], slower["worst"], slower["where"]) == (1, 1, 7, "p")
+    assert (absent["figures"], absent["worst"]) == (0, "not installed")
+
+
+def test_speed(tmp_path):
+    result = run("speed", "--quick", "--out", str(tmp_path), JAX_PLATFORMS="cpu")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader((tmp_path / "speed.csv").read_text().splitlines()))
+    for row in rows:
+        if row["ours ms"] != "-":
+            assert float(row["ours ms"]) > 0
+            assert float(row["peer ms"]) > 0
+            assert np.isfinite(float(row["figure"]))
+            assert row["met"] == "-" or row["met"] in ("aim", "yes", "no")
+    count = {what: [row["what"] for row in rows].count(what) for what in {row["what"] for row in rows}}
+    for mode in ("forward", "forward + backward"):
+        assert count[f"{mode}, threefry2x32 key: times faster than Flax"] == 2
+        assert count[f"{mode}, threefry4x32 and philox4x32 keys: times faster than Flax"] == 4
+        assert count[f"{mode}: times faster than Flax with its fastest key"] == 6
+        assert count[f"{mode}: times the floor"] == 6
+    for peer in _peers.PEERS:
+        if peer.installed:
+            assert count[f"sizes: times faster than {peer.name}"] == 2 * 2 * 2
+        else:
+            assert f"{peer.name} is not installed: absent from every comparison" in result.stdout
+            (row,) = (row for row in rows if row["what"] == f"sizes: times faster than {peer.name}")
+            assert (row["peer"], row["figure"]) == (peer.name, "not installed")
+    residuals = {row["what"].split(": ")[1]: float(row["figure"]) for row in rows if row["what"].startswith("residual")}
+    assert residuals == {"jdrop.dropout, save='key'": 0, "jdrop.dropout, save='mask'": 1 / 8, "flax.linen": 5}
+    for what in ("transformer block: share of Flax's added time", "compile time of a train step: times Flax's"):
+        assert count[what] == 1
+    assert "nothing was measured on a GPU" in result.stdout
+    assert (tmp_path / "summary.md").read_text().rstrip() in result.stdout
+    assert f"jax {jax.__version__}" in (tmp_path / "speed.md").read_text()
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_functions_that_speed_compares_drop():
+    x = np.ones(4096, np.float32)
+    for make in (*_peers.OURS.values(), *(peer.make for peer in _peers.PEERS if peer.installed)):
+        if make is not _peers.torch:
+            with jax.numpy_dtype_promotion("standard"):  # which some peers need
+                y, gradient = jax.jit(speed.forward_backward(make(0.25)))(3 * x, jax.random.key(0), x)
+            assert 0.7 < np.mean(y != 0) < 0.8
+            np.testing.assert_allclose(gradient, 3 * y, rtol=1e-6)
+            np.testing.assert_allclose(y[y != 0], 4 / 3, rtol=1e-6)
+
+
+def test_the_gpu_s_figures_with_interpreted_kernels():
+    rows = list(_gpu.gpu(quick=True))
+    for direction in ("forward", "backward"):
+        for implementation in ("xla", "pallas"):
+            names = [row["what"] for row in rows]
+            assert names.count(f"GPU {direction}, {implementation}: times a device copy") == 3
+            assert names.count(f"GPU {direction}, {implementation}: times faster than flax.linen, rbg key") == 3

@@ -297,5 +297,124 @@ def test_arguments_of_a_wrong_type():
         jdrop.linen.predictor(3, {})
     with pytest.raises(TypeError, match="model is a int"):
         jdrop.nnx.predictor(3)
-    with pytest.raises(TypeError, match="mc_dropout averages one floating-point array"):
-        jdrop.mc_dropout(lambda k, x: {"a": x}, key(), jnp.ones(3))
+    with pytest.raises(TypeError, match="mc_dropout averages floating-point arrays"):
+        jdrop.mc_dropout(lambda k, x: {"a": x.astype(int)}, key(), jnp.ones(3))
+    with pytest.raises(TypeError, match=r"mesh is a tuple.*jax.make_mesh"):
+        jdrop.mc.samples(lambda k, x: x, key(), jnp.ones(3), mesh=(8,))
+    for tolerance in (None, 0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="tolerance is.*write tolerance=0.01"):
+            jdrop.mc_dropout(lambda k, x: x, key(), jnp.ones(3), "auto", tolerance=tolerance)
+    with pytest.raises(ValueError, match='num_samples="auto"'):
+        jdrop.mc_dropout(lambda k, x: x, key(), jnp.ones(3), 10, tolerance=0.1)
+
+
+MESHES = [((8,), ("samples",)), ((2, 4), ("samples", "batch")), ((2, 2, 2), ("a", "data", "b")), ((8,), ("batch",))]
+
+
+@pytest.mark.parametrize(("sizes", "names"), MESHES)
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_every_mesh_draws_the_same(sizes, names, chunk_size):
+    """Elementwise, so that nothing but the masks could differ: the same to the bit."""
+    mesh = jax.make_mesh(sizes, names, axis_types=(jax.sharding.AxisType.Auto,) * len(sizes))
+    x = array((8, 100))
+
+    def predict(k, x):
+        return jax.nn.relu(jdrop.dropout(k, jnp.tanh(x), 0.4))
+
+    alone = jdrop.mc.samples(predict, key(3), x, 11)
+    split = jdrop.mc.samples(predict, key(3), x, 11, chunk_size=chunk_size, mesh=mesh)
+    np.testing.assert_array_equal(split, alone)
+    one, many = (jdrop.mc_dropout(predict, key(3), x, 11, chunk_size=c, mesh=m) for c, m in ((4, None), (None, mesh)))
+    np.testing.assert_array_equal(many.mean, one.mean)
+    np.testing.assert_array_equal(many.variance, one.variance)
+
+
+@pytest.mark.parametrize(("name", "predict", "x"), list(predictors())[:6])
+def test_split_samples_are_the_same_to_the_bit(name, predict, x):
+    mesh = jax.make_mesh((8,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))
+    np.testing.assert_array_equal(
+        jdrop.mc.samples(predict, key(3), x, 7, mesh=mesh), jdrop.mc.samples(predict, key(3), x, 7)
+    )
+
+
+def test_a_batch_that_the_mesh_does_not_divide():
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match=r"shape \(9, 3\).*pad the batch to a multiple of 8"):
+        jdrop.mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5), key(), jnp.ones((9, 3)), 5, mesh=mesh)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 7, 100])
+def test_moments_do_not_depend_on_the_chunk_size(chunk_size):
+    x = array((6, 20))
+    predict = linen(Dense(), x, False)
+    whole = jdrop.mc_dropout(predict, key(3), x, 23, transform=jax.nn.softmax)
+    parts = jdrop.mc_dropout(predict, key(3), x, 23, transform=jax.nn.softmax, chunk_size=chunk_size)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_trees_are_summed_up_leaf_by_leaf():
+    def predict(k, x):
+        return {"a": jdrop.dropout(k, x["u"], 0.5), "b": jdrop.dropout(jdrop.fold_in(k, "b"), x["v"], 0.2).sum()}
+
+    x = {"u": array((3, 4)), "v": array((5,))}
+    result, drawn = jdrop.mc_dropout(predict, key(1), x, 30), jdrop.mc.samples(predict, key(1), x, 30)
+    for name in ("a", "b"):
+        np.testing.assert_allclose(result.mean[name], np.asarray(drawn[name], np.float64).mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result.variance[name], np.asarray(drawn[name], np.float64).var(0), rtol=1e-4)
+        error = np.asarray(drawn[name], np.float64).std(0, ddof=1) / np.sqrt(30)
+        np.testing.assert_allclose(result.standard_error[name], error, rtol=1e-4)
+
+
+def test_auto_stops_at_the_first_sample_that_is_precise_enough():
+    x = array((6, 20))
+    predict = linen(Dense(), x, False)
+    drawn = np.asarray(jdrop.mc.samples(predict, key(3), x, 400), np.float64)
+    error = np.array([(drawn[:n].std(0, ddof=1) / np.sqrt(n)).max() for n in range(10, 401)])
+    wanted = 10 + int(np.argmax(error <= 0.12))
+    assert 20 < wanted < 300
+    for chunk_size in (None, 7):
+        result = jdrop.mc_dropout(predict, key(3), x, "auto", tolerance=0.12, chunk_size=chunk_size)
+        assert result.num_samples == wanted
+        jax.tree.map(np.testing.assert_array_equal, result, jdrop.mc_dropout(predict, key(3), x, wanted))
+    with pytest.warns(UserWarning, match="20 samples leave a standard error of"):
+        assert jdrop.mc_dropout(predict, key(3), x, "auto", tolerance=0.12, max_samples=20).num_samples == 20
+
+
+def test_memory_does_not_grow_with_the_number_of_samples():
+    from jdrop.mc.prediction import _stream
+
+    x = jnp.ones((200, 50))
+
+    def peak(n):
+        predict = jax.tree_util.Partial(lambda k, x: jdrop.dropout(k, x, 0.5))
+        memory = _stream.lower(predict, key(), x, jnp.float32(0), n, None, None, False).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    assert peak(10_000) <= 1.2 * peak(100)
+
+
+def test_equal_samples_and_bad_outputs_warn():
+    x = jnp.ones((3, 4))
+    for call in (jdrop.mc_dropout, jdrop.mc.samples):
+        with pytest.warns(UserWarning, match="all 5 Monte Carlo samples are equal.*deterministic"):
+            call(lambda k, x: x, key(), x, 5)
+        with pytest.warns(UserWarning, match="predict returned NaN or infinite outputs"):
+            call(lambda k, x: jdrop.dropout(k, x / 0, 0.5), key(), x, 5)
+        call(lambda k, x: x, key(), x, 1)
+
+
+def test_batches_are_predicted_one_after_another():
+    x = array((7, 20))
+    predict = linen(Dense(), x, False)
+    parts = [x[:3], x[3:6], x[6:]]
+    for batches in (parts, iter(parts)):
+        whole = jdrop.mc.mc_dropout_batches(predict, key(3), batches, 12, transform=jax.nn.softmax, chunk_size=5)
+        for b, (start, part) in enumerate(zip((0, 3, 6), parts)):
+            one = jdrop.mc_dropout(predict, jdrop.fold_in(key(3), "batch", b), part, 12, transform=jax.nn.softmax)
+            for name in ("mean", "variance", "expected_entropy", "mutual_information"):
+                np.testing.assert_array_equal(getattr(whole, name)[start : start + len(part)], getattr(one, name))
+    auto = jdrop.mc.mc_dropout_batches(predict, key(3), parts, "auto", tolerance=0.5, max_samples=400)
+    assert auto.num_samples.shape == (7,)
+    assert np.isfinite(auto.standard_error).all()
+    with pytest.raises(ValueError, match="batches is empty"):
+        jdrop.mc.mc_dropout_batches(predict, key(3), [])

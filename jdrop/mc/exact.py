@@ -21,7 +21,8 @@ def exact_vmap(function, example):
       example: one element, for its shape and dtype.
 
     Returns:
-      A function of an array of elements, which may be called under a loop and with any number of them.
+      (run, size): a function of an array of elements, which may be called under a loop and with any number of them;
+      and the bytes that its hungriest operation needs an element.
     """
     closed, structure = jax.make_jaxpr(function, return_shape=True)(example)
     numbers, values = itertools.count(), {}
@@ -46,7 +47,11 @@ def exact_vmap(function, example):
         ]
         return jax.tree.unflatten(jax.tree.structure(structure), leaves)
 
-    return run
+    return run, max((_bytes(equation) for equation, _, _ in varying), default=0)
+
+
+def _bytes(equation) -> int:
+    return sum(var.aval.size * var.aval.dtype.itemsize for var in (*equation.invars, *equation.outvars))
 
 
 def _flatten(closed, slots, numbers, values):

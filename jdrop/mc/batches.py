@@ -1,0 +1,59 @@
+"""Monte Carlo dropout over data that come in batches."""
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from jdrop.keys import as_typed_key, fold_in
+from jdrop.mc.prediction import MCPrediction, mc_dropout
+
+
+def mc_dropout_batches(predict, key, batches, num_samples=100, *, progress=True, **options):
+    """Predict with Monte Carlo dropout, batch after batch, for data that do not fit in memory.
+
+    Batch b is ``mc_dropout(predict, fold_in(key, "batch", b), x_b, num_samples, ...)``; only one is on the device.
+
+    Args:
+      predict: `(key, x) -> outputs`, as for `jdrop.mc_dropout`.
+      key: a PRNG key, shape ().
+      batches: an iterable of inputs, whose outputs agree in all but the first axis.
+      num_samples: how many passes, at least 1, or "auto" (each batch then takes its own number).
+      progress: whether to show a progress bar, on standard error where that is a terminal.
+      **options: further arguments of `jdrop.mc_dropout`.
+
+    Returns:
+      An `MCPrediction` of NumPy arrays over all inputs; `num_samples` has one number an input with "auto".
+
+    Raises:
+      TypeError, ValueError: as `jdrop.mc_dropout`; ValueError where there is no batch.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> predict = lambda key, x: jdrop.dropout(key, x, 0.5)
+      >>> batches = (jnp.ones((n, 3)) for n in (4, 4, 2))
+      >>> jdrop.mc.mc_dropout_batches(predict, jax.random.key(0), batches, 10).mean.shape
+      (10, 3)
+
+    Paper:
+      Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
+    """
+    key, parts = as_typed_key(key), []
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+        total = len(batches) if hasattr(batches, "__len__") else None
+        task = bar.add_task("Monte Carlo", total=total)
+        for b, x in enumerate(batches):
+            part = mc_dropout(predict, fold_in(key, "batch", b), x, num_samples, **options)
+            parts.append(jax.tree.map(np.asarray, part))
+            bar.advance(task)
+    if not parts:
+        raise ValueError("batches is empty, but at least one batch of inputs is needed.")
+    mean, variance, entropy = (
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *(getattr(part, name) for part in parts))
+        for name in ("mean", "variance", "mean_entropy")
+    )
+    if num_samples == "auto":
+        sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]
+        num_samples = np.repeat([part.num_samples for part in parts], sizes)
+    return MCPrediction(mean, variance, entropy, num_samples)
