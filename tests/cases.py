@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 IMPLEMENTATIONS = ("threefry2x32", "threefry4x32", "philox4x32")
 RATES = (0.0, 0.005, 0.1, 1 / 3, 0.5, 0.9, 1.0)
@@ -18,6 +19,17 @@ DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64, *FLOAT8)
 
 def key(seed=0, impl="threefry2x32"):
     return jax.random.key(seed, impl=impl)
+
+
+def assert_in_both_precisions(function, arguments, wanted):
+    """A jitted function's dict of results is `wanted`: to 1e-6 in float32, to 1e-12 in float64."""
+    for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.float64, 1e-12)):
+        with jax.enable_x64(dtype == jnp.float64):
+            results = function(*(jnp.asarray(a, dtype) for a in arguments))
+            assert results.keys() == wanted.keys()
+            for name, value in wanted.items():
+                assert results[name].dtype == dtype, name
+                np.testing.assert_allclose(results[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def array(shape, dtype=jnp.float32, seed=1):

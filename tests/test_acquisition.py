@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
+from scipy.special import softmax
 from scipy.stats import entropy, kstest, mode
 
 import jdrop
@@ -23,7 +24,13 @@ SCORES = (
 
 
 def predicted(shape, seed=0, sharpness=2.0):
-    return jax.nn.softmax(jax.random.normal(key(seed), shape) * jnp.float32(sharpness))
+    logits = np.random.default_rng(seed).normal(0, sharpness, shape)
+    return jnp.asarray(softmax(logits, -1), jnp.float32)
+
+
+@jax.jit
+def scores(p):
+    return [score(p) for score in SCORES]
 
 
 def test_scores_are_numpy_s():
@@ -36,19 +43,18 @@ def test_scores_are_numpy_s():
         1 - mode(p.argmax(-1)).count / len(p),
         np.sqrt((p**2).mean(0) - mean**2).mean(-1),
     )
-    for score, value in zip(SCORES, wanted):
-        found = score(predicted(SHAPE))
+    for found, value in zip(scores(predicted(SHAPE)), wanted):
         assert found.shape == (7,)
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(jax.jit(score)(predicted(SHAPE)), value, rtol=1e-4, atol=1e-6)
 
 
 def test_certain_predictions_have_no_score_and_torn_ones_the_highest():
-    certain, torn = np.zeros((2, 1, 2), np.float32), np.eye(2, dtype=np.float32)[:, None]
-    certain[..., 1] = 1
-    for score, highest in zip(SCORES, (np.log(2), np.log(2), 0.5, 0.5, 0.5)):
-        np.testing.assert_allclose(score(np.concatenate([certain, torn], 1)), [0, highest], rtol=1e-6)
+    labels = np.ones(SHAPE[:2], int)
+    labels[:, 1] = np.arange(6) % 2
+    found = scores(np.eye(3, dtype=np.float32)[labels])
+    for values, highest in zip(found, (np.log(2), np.log(2), 0.5, 0.5, 1 / 3)):
+        np.testing.assert_allclose(values, [0, highest, 0, 0, 0, 0, 0], rtol=1e-6)
 
 
 def test_random_scores_are_uniform():
@@ -62,10 +68,10 @@ def test_random_scores_are_uniform():
 def test_top_k_is_numpy_s():
     scores = jnp.round(jax.random.normal(key(), (50,)), 1)  # with ties
     assert len(np.unique(scores)) < 50
-    for k in (1, 7, 50):
-        wanted = np.argsort(-np.asarray(scores), kind="stable")[:k]
-        np.testing.assert_array_equal(acquisition.top_k(scores, k), wanted)
-        np.testing.assert_array_equal(jax.jit(acquisition.top_k, static_argnums=1)(scores, k), wanted)
+    wanted = np.argsort(-np.asarray(scores), kind="stable")
+    for k in (1, 50):
+        np.testing.assert_array_equal(acquisition.top_k(scores, k), wanted[:k])
+    np.testing.assert_array_equal(jax.jit(acquisition.top_k, static_argnums=1)(scores, 7), wanted[:7])
 
 
 def joint_information(p, rows):
@@ -88,47 +94,49 @@ def greedy(p, k):
     return picks, information
 
 
-@pytest.mark.parametrize(("shape", "k"), [(SHAPE, 4), ((5, 6, 2), 6)])
-def test_batches_by_enumeration(shape, k):
-    p = predicted(shape, seed=2)
-    picks, information = acquisition.batch_bald(key(), p, k)
-    wanted_picks, wanted = greedy(np.asarray(p, np.float64), k)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_batches_by_enumeration(seed):
+    p = predicted(SHAPE, seed)
+    picks, information = acquisition.batch_bald(key(), p, 4)
+    wanted_picks, wanted = greedy(np.asarray(p, np.float64), 4)
     np.testing.assert_array_equal(picks, wanted_picks)
     np.testing.assert_allclose(information, wanted, rtol=1e-4)
+    again = acquisition.batch_bald(key(1), p, 4)  # the key matters only where something is random
+    np.testing.assert_array_equal(again[0], picks)
+    np.testing.assert_array_equal(again[1], information)
 
 
 def test_the_first_pick_is_bald_s():
     for seed in range(10):
         p = predicted(SHAPE, seed)
         picks, information = acquisition.batch_bald(key(), p, 4)
-        scores = acquisition.bald(p)
-        assert picks[0] == scores.argmax()
-        np.testing.assert_allclose(information[0], scores.max(), rtol=1e-5)
+        bald = np.asarray(scores(p)[0])
+        assert picks[0] == bald.argmax()
+        np.testing.assert_allclose(information[0], bald.max(), rtol=1e-5)
 
 
 def test_of_two_equal_points_one_is_picked():
     """Samples that are sure of their labels: once the label is known, its double tells nothing. BALD takes both."""
-    labels = np.array([[0, 0, 0, 1, 1], [1, 1, 0, 1, 1], [2, 2, 1, 1, 1], [2, 2, 1, 0, 1]])
+    labels = np.ones((6, 7), int)
+    labels[:, :2] = [[0], [1], [2], [2], [2], [2]]
+    labels[:, 3] = [0, 0, 0, 0, 0, 1]
     p = np.eye(3, dtype=np.float32)[labels]
-    assert set(np.asarray(acquisition.top_k(acquisition.bald(p), 2)).tolist()) == {0, 1}
-    picks, information = acquisition.batch_bald(key(), p, 3)
+    assert set(np.argsort(-np.asarray(scores(p)[0]))[:2]) == {0, 1}
+    picks, information = acquisition.batch_bald(key(), p, 4)
     assert picks[:2].tolist() == [0, 3]
-    np.testing.assert_allclose(information, np.log([2 * np.sqrt(2), 4, 4]), rtol=1e-5)
+    first, both = entropy([1, 1, 4]), entropy([1, 1, 3, 1])
+    np.testing.assert_allclose(information, [first, both, both, both], rtol=1e-5)
 
 
 def test_random_configurations_take_over_where_enumeration_ends():
     """With at most 30 configurations of 3 classes, three labels (27) are enumerated; the fourth joins at random."""
     p = predicted(SHAPE, seed=5, sharpness=1.0)
-    exact_picks, exact = acquisition.batch_bald(key(), p, 7, 3**6)
-    again = acquisition.batch_bald(key(1), p, 7, 3**6)
-    np.testing.assert_array_equal(again[0], exact_picks)  # the key matters only where something is random
-    np.testing.assert_array_equal(again[1], exact)
-    np.testing.assert_allclose(exact[-1], joint_information(np.asarray(p, np.float64), range(7)), rtol=1e-4)
+    exact_picks, exact = greedy(np.asarray(p, np.float64), 7)
     found = [acquisition.batch_bald(key(seed), p, 7, 30) for seed in range(20)]
     for picks, information in found:
         np.testing.assert_array_equal(picks[:4], exact_picks[:4])
         np.testing.assert_array_equal(np.sort(picks), np.arange(7))
-        np.testing.assert_allclose(information[:4], exact[:4], rtol=1e-5)
+        np.testing.assert_allclose(information[:4], exact[:4], rtol=1e-4)
         np.testing.assert_allclose(information[-1], exact[-1], rtol=0.1)
     last = np.array([information[-1] for _, information in found])
     assert last.std() > 0
@@ -137,18 +145,19 @@ def test_random_configurations_take_over_where_enumeration_ends():
 
 def test_large_batches_neither_underflow_nor_exceed_what_there_is_to_know():
     p = predicted((6, 70, 3), sharpness=2.0)
-    picks, information = acquisition.batch_bald(key(), p, 70, 300)
+    picks, information = acquisition.batch_bald(key(), p, 70, 100)
     np.testing.assert_array_equal(np.sort(picks), np.arange(70))
     np.testing.assert_allclose(information[-1], np.log(6), rtol=0.1)
 
 
 def test_batches_under_jit_and_vmap():
-    p = jnp.stack([predicted(SHAPE, seed) for seed in range(2)])
-    mapped = jax.jit(jax.vmap(lambda p: acquisition.batch_bald(key(), p, 4)))(p)
-    for i in range(2):
-        picks, information = acquisition.batch_bald(key(), p[i], 4)
-        np.testing.assert_array_equal(mapped[0][i], picks)
-        np.testing.assert_allclose(mapped[1][i], information, rtol=1e-5)
+    """What is bad in one batch is NaN in that one only."""
+    good = predicted(SHAPE)
+    found = jax.jit(jax.vmap(lambda p: acquisition.batch_bald(key(), p, 4)))(jnp.stack([good, good.at[1, 2].mul(2)]))
+    picks, information = acquisition.batch_bald(key(), good, 4)
+    np.testing.assert_array_equal(found[0][0], picks)
+    np.testing.assert_allclose(found[1][0], information, rtol=1e-5)
+    assert jnp.isnan(found[1][1]).all()
 
 
 P = predicted((3, 4, 2))
@@ -170,10 +179,8 @@ def test_bad_probabilities(score):
 
 
 def test_bad_probabilities_under_a_trace_become_nan():
-    bad = P.at[1, 2].mul(2)
-    for score in SCORES:
-        np.testing.assert_array_equal(jnp.isnan(jax.jit(score)(bad)), [False, False, True, False])
-    assert jnp.isnan(jax.jit(lambda p: acquisition.batch_bald(key(), p, 3)[1])(bad)).all()
+    for values in scores(predicted(SHAPE).at[1, 2].mul(2)):
+        np.testing.assert_array_equal(jnp.isnan(values), np.arange(7) == 2)
     top_2 = jax.jit(lambda scores: acquisition.top_k(scores, 2))
     np.testing.assert_array_equal(top_2(jnp.array([1.0, np.nan, 2.0])), [3, 3])
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scoringrules
+from cases import assert_in_both_precisions
 from scipy import integrate, stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, brier_score_loss, log_loss, precision_recall_curve, root_mean_squared_error
@@ -25,10 +26,6 @@ SCALE = np.sqrt(VARIANCE)
 ENSEMBLE = np.round(GENERATOR.normal(0, 2, (SAMPLES, N)), 1)
 ROUNDED = np.round(TARGETS, 1)  # some equal to a sample
 LOWER, UPPER = MEAN - SCALE, MEAN + 2 * SCALE
-
-
-def labelled(function, **options):
-    return lambda p: function(p, jnp.asarray(LABELS), **options)
 
 
 def gaps(scores, hits, bins, strategy="uniform"):
@@ -55,63 +52,106 @@ def empirical_crps(samples, target):
     return np.diff(steps) @ below
 
 
+def of_probabilities(p):
+    labels = jnp.asarray(LABELS)
+    return {
+        "nll": metrics.nll(p, labels),
+        "brier": metrics.brier(p, labels),
+        "ece": metrics.ece(p, labels),
+        "ece of 7 bins": metrics.ece(p, labels, num_bins=7),
+        "ece of 1 bin": metrics.ece(p, labels, num_bins=1),
+        "mce": metrics.mce(p, labels),
+        "adaptive_ece": metrics.adaptive_ece(p, labels),
+        "classwise_ece": metrics.classwise_ece(p, labels),
+    }
+
+
+def of_uncertainty(u):
+    return {
+        "risk_coverage": jnp.stack(metrics.risk_coverage(u, CORRECT)),
+        "aurc": metrics.aurc(u, CORRECT),
+        "selective_accuracy": metrics.selective_accuracy(u, CORRECT, np.array([0.01, 0.7, 0.999, 1.0], u.dtype)),
+    }
+
+
+def of_gaussians(mean, variance, targets):
+    return {
+        "log_likelihood": metrics.log_likelihood(mean, variance, targets),
+        "crps_gaussian": metrics.crps_gaussian(mean, variance, targets),
+        "pit_gaussian": metrics.pit_gaussian(mean, variance, targets),
+    }
+
+
+def of_samples(outputs, targets):
+    return {
+        "crps_ensemble": metrics.crps_ensemble(outputs, targets),
+        "pit_ensemble": metrics.pit_ensemble(outputs, targets),
+    }
+
+
 CASES = {
-    "nll": (labelled(metrics.nll), [P], log_loss(LABELS, P)),
-    "brier": (labelled(metrics.brier), [P], brier_score_loss(LABELS, P, scale_by_half=False)),
-    "ece": (labelled(metrics.ece), [P], calibration_error(CONFIDENCE, CORRECT)),
-    "ece of 7 bins": (labelled(metrics.ece, num_bins=7), [P], calibration_error(CONFIDENCE, CORRECT, 7)),
-    "ece of 1 bin": (labelled(metrics.ece, num_bins=1), [P], abs(CONFIDENCE.mean() - CORRECT.mean())),
-    "mce": (labelled(metrics.mce), [P], gaps(CONFIDENCE, CORRECT, 15).max()),
-    "adaptive_ece": (labelled(metrics.adaptive_ece), [P], gaps(CONFIDENCE, CORRECT, 15, "quantile").mean()),
-    "classwise_ece": (
-        labelled(metrics.classwise_ece),
+    "probabilities": (
+        of_probabilities,
         [P],
-        np.mean([calibration_error(P[:, c], c == LABELS) for c in range(CLASSES)]),
+        {
+            "nll": log_loss(LABELS, P),
+            "brier": brier_score_loss(LABELS, P, scale_by_half=False),
+            "ece": calibration_error(CONFIDENCE, CORRECT),
+            "ece of 7 bins": calibration_error(CONFIDENCE, CORRECT, 7),
+            "ece of 1 bin": abs(CONFIDENCE.mean() - CORRECT.mean()),
+            "mce": gaps(CONFIDENCE, CORRECT, 15).max(),
+            "adaptive_ece": gaps(CONFIDENCE, CORRECT, 15, "quantile").mean(),
+            "classwise_ece": np.mean([calibration_error(P[:, c], c == LABELS) for c in range(CLASSES)]),
+        },
     ),
-    "risk_coverage": (
-        lambda u: jnp.stack(metrics.risk_coverage(u, CORRECT)),
+    "uncertainty": (
+        of_uncertainty,
         [UNCERTAINTY],
-        np.stack([np.arange(1, N + 1) / N, expected_risks()]),
+        {
+            "risk_coverage": np.stack([np.arange(1, N + 1) / N, expected_risks()]),
+            "aurc": expected_risks().mean(),
+            "selective_accuracy": 1 - expected_risks()[[2, 209, 299, 299]],
+        },
     ),
-    "aurc": (lambda u: metrics.aurc(u, CORRECT), [UNCERTAINTY], expected_risks().mean()),
-    "selective_accuracy": (
-        lambda u, c: metrics.selective_accuracy(u, CORRECT, c),
-        [UNCERTAINTY, np.array([0.01, 0.7, 0.999, 1.0])],
-        1 - expected_risks()[[2, 209, 299, 299]],
-    ),
-    "rmse": (metrics.rmse, [MEAN, TARGETS], root_mean_squared_error(TARGETS, MEAN)),
-    "log_likelihood": (
-        metrics.log_likelihood,
+    "gaussians": (
+        of_gaussians,
         [MEAN, VARIANCE, TARGETS],
-        stats.norm.logpdf(TARGETS, MEAN, SCALE).mean(),
+        {
+            "log_likelihood": stats.norm.logpdf(TARGETS, MEAN, SCALE).mean(),
+            "crps_gaussian": scoringrules.crps_normal(TARGETS, MEAN, SCALE).mean(),
+            "pit_gaussian": stats.norm.cdf(TARGETS, MEAN, SCALE),
+        },
     ),
-    "crps_gaussian": (
-        metrics.crps_gaussian,
-        [MEAN, VARIANCE, TARGETS],
-        scoringrules.crps_normal(TARGETS, MEAN, SCALE).mean(),
-    ),
-    "crps_ensemble": (
-        metrics.crps_ensemble,
+    "samples": (
+        of_samples,
         [ENSEMBLE, ROUNDED],
-        scoringrules.crps_ensemble(ROUNDED, ENSEMBLE.T, estimator="nrg").mean(),
+        {
+            "crps_ensemble": scoringrules.crps_ensemble(ROUNDED, ENSEMBLE.T, estimator="nrg").mean(),
+            "pit_ensemble": [
+                stats.percentileofscore(samples, y, "mean") / 100 for samples, y in zip(ENSEMBLE.T, ROUNDED)
+            ],
+        },
     ),
-    "interval_coverage": (
-        metrics.interval_coverage,
+    "means": (
+        lambda mean, targets: {"rmse": metrics.rmse(mean, targets)},
+        [MEAN, TARGETS],
+        {"rmse": root_mean_squared_error(TARGETS, MEAN)},
+    ),
+    "intervals": (
+        lambda *bounds: {"interval_coverage": metrics.interval_coverage(*bounds)},
         [LOWER, UPPER, TARGETS],
-        np.mean([lower <= y <= upper for lower, upper, y in zip(LOWER, UPPER, TARGETS)]),
+        {"interval_coverage": np.mean([lower <= y <= upper for lower, upper, y in zip(LOWER, UPPER, TARGETS)])},
     ),
-    "interval_width": (
-        metrics.interval_width,
+    "widths": (
+        lambda *bounds: {"interval_width": metrics.interval_width(*bounds)},
         [LOWER, UPPER],
-        scoringrules.interval_score(MEAN, LOWER, UPPER, 0.5).mean(),  # of targets inside: the width
+        {"interval_width": scoringrules.interval_score(MEAN, LOWER, UPPER, 0.5).mean()},  # of targets inside: the width
     ),
-    "pit_gaussian": (metrics.pit_gaussian, [MEAN, VARIANCE, TARGETS], stats.norm.cdf(TARGETS, MEAN, SCALE)),
-    "pit_ensemble": (
-        metrics.pit_ensemble,
-        [ENSEMBLE, ROUNDED],
-        [stats.percentileofscore(samples, y, "mean") / 100 for samples, y in zip(ENSEMBLE.T, ROUNDED)],
+    "variances": (
+        lambda variance: {"sharpness": metrics.sharpness(variance)},
+        [VARIANCE],
+        {"sharpness": np.sqrt(VARIANCE.mean())},
     ),
-    "sharpness": (metrics.sharpness, [VARIANCE], np.sqrt(VARIANCE.mean())),
 }
 cases = pytest.mark.parametrize(
     ("function", "arguments", "wanted"), [(jax.jit(f), *rest) for f, *rest in CASES.values()], ids=CASES
@@ -120,32 +160,27 @@ cases = pytest.mark.parametrize(
 
 @cases
 def test_against_other_libraries(function, arguments, wanted):
-    """To 1e-6 in float32, to 1e-12 in float64."""
-    result = function(*(jnp.asarray(a, jnp.float32) for a in arguments))
-    assert result.dtype == jnp.float32
-    np.testing.assert_allclose(result, wanted, rtol=1e-6, atol=1e-6)
-    with jax.enable_x64(True):
-        result = function(*(jnp.asarray(a, jnp.float64) for a in arguments))
-        assert result.dtype == jnp.float64
-        np.testing.assert_allclose(result, wanted, rtol=1e-12, atol=1e-12)
+    assert_in_both_precisions(function, arguments, wanted)
 
 
 @cases
 def test_one_traced_nan_is_enough(function, arguments, wanted):
     """A number becomes NaN; of an array, at least the value that depends on it."""
     for bad in range(len(arguments)):
-        broken = [np.array(a, np.float32) for a in arguments]
-        broken[bad].flat[7 % broken[bad].size] = np.nan
-        assert np.isnan(np.asarray(function(*broken))).any()
+        broken = [jnp.asarray(a, jnp.float32) for a in arguments]
+        broken[bad] = broken[bad].at[jnp.unravel_index(7, broken[bad].shape)].set(jnp.nan)
+        for name, result in function(*broken).items():
+            assert np.isnan(np.asarray(result)).any(), name
 
 
 def test_the_integral_that_crps_is():
     """Of one Gaussian by quadrature, and of samples exactly."""
     integrand = lambda x: (stats.norm.cdf(x, 1, 2) - (x >= 2.5)) ** 2
     wanted = integrate.quad(integrand, -30, 2.5)[0] + integrate.quad(integrand, 2.5, 30)[0]
-    np.testing.assert_allclose(metrics.crps_gaussian([1.0], [4.0], [2.5]), wanted, rtol=1e-6)
+    score = jax.jit(metrics.crps_gaussian)
+    np.testing.assert_allclose(score(*np.array([[1.0], [4.0], [2.5]], np.float32)), wanted, rtol=1e-6)
     wanted = np.mean([empirical_crps(samples, y) for samples, y in zip(ENSEMBLE.T, ROUNDED)])
-    np.testing.assert_allclose(metrics.crps_ensemble(ENSEMBLE, ROUNDED), wanted, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(metrics.crps_ensemble)(ENSEMBLE, ROUNDED), wanted, rtol=1e-6)
 
 
 def test_auroc_is_the_share_of_ordered_pairs():
@@ -185,7 +220,7 @@ def test_the_order_of_the_examples_is_of_no_consequence():
     np.testing.assert_allclose(scores(p[order], LABELS[order]), scores(p, LABELS), rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_bins", [1, 7, 299, 300, 1000])
+@pytest.mark.parametrize("num_bins", [7, 299, 1000])
 def test_adaptive_bins_have_equal_mass(num_bins):
     """The example of rank r = 0, 1, ... is in bin floor(r num_bins / N)."""
     bins = np.argsort(np.argsort(CONFIDENCE)) * num_bins // N
@@ -209,14 +244,12 @@ def test_a_million_examples_do_not_drift():
 
 def test_leading_axes_are_examples_and_half_precision_is_scored_in_float32():
     p = jnp.asarray(P, jnp.bfloat16)
-    for function in (metrics.brier, metrics.ece, metrics.classwise_ece):
-        flat, folded = jax.jit(lambda p, y: (function(p, y), function(p.reshape(10, 30, 4), y.reshape(10, 30))))(
-            p, LABELS
-        )
-        assert flat.dtype == jnp.float32
-        np.testing.assert_allclose(folded, flat, rtol=1e-5)
+    score = jax.jit(lambda p, y: jnp.stack([metrics.brier(p, y), metrics.ece(p, y), metrics.classwise_ece(p, y)]))
+    flat, folded = score(p, LABELS), score(p.reshape(10, 30, 4), LABELS.reshape(10, 30))
+    assert flat.dtype == jnp.float32
+    np.testing.assert_allclose(folded, flat, rtol=1e-5)
     squares = (np.asarray(p, np.float64) - np.eye(CLASSES)[LABELS]) ** 2
-    np.testing.assert_allclose(metrics.brier(p, LABELS), squares.sum(-1).mean(), rtol=1e-6)
+    np.testing.assert_allclose(flat[0], squares.sum(-1).mean(), rtol=1e-6)
 
 
 def test_a_label_of_no_probability_costs_infinitely():
@@ -224,8 +257,8 @@ def test_a_label_of_no_probability_costs_infinitely():
 
 
 def test_likelihood_and_brier_have_gradients():
-    for function in (metrics.nll, metrics.brier):
-        slope = jax.jit(jax.grad(lambda logits: function(jax.nn.softmax(logits), LABELS[:5])))(jnp.zeros((5, 4)))
+    scores = lambda logits: jnp.stack([f(jax.nn.softmax(logits), LABELS[:5]) for f in (metrics.nll, metrics.brier)])
+    for slope in jax.jit(jax.jacrev(scores))(np.zeros((5, 4), np.float32)):
         np.testing.assert_array_equal(np.argmin(slope, -1), LABELS[:5])
 
 
@@ -233,11 +266,10 @@ HALVES, ZEROS = jnp.full((3, 2), 0.5), jnp.zeros(3)
 FLAGS = np.array([True, False, True])
 
 
-@pytest.mark.parametrize(
-    "function",
-    [metrics.nll, metrics.brier, metrics.ece, metrics.mce, metrics.adaptive_ece, metrics.classwise_ece],
-    ids=lambda function: function.__name__,
-)
+OF_LABELS = (metrics.nll, metrics.brier, metrics.ece, metrics.mce, metrics.adaptive_ece, metrics.classwise_ece)
+
+
+@pytest.mark.parametrize("function", OF_LABELS, ids=lambda function: function.__name__)
 def test_bad_probabilities_and_labels(function):
     good = np.zeros(3, int)
     for p, labels, error, message in (
@@ -253,14 +285,18 @@ def test_bad_probabilities_and_labels(function):
     ):
         with pytest.raises(error, match=message):
             function(p, labels)
-    jitted = jax.jit(function)
-    assert np.isfinite(jitted(HALVES, good))
+
+
+def test_traced_bad_probabilities_and_labels_are_nan():
+    jitted = jax.jit(lambda p, labels: jnp.stack([function(p, labels) for function in OF_LABELS]))
+    good = np.zeros(3, int)
+    assert np.isfinite(jitted(HALVES, good)).all()
     for p, labels in (
         (HALVES.at[1, 1].set(0.7), good),
         (HALVES, np.array([0, -1, 0])),
         (HALVES, np.array([0, 0, 2])),
     ):
-        assert np.isnan(jitted(p, labels))
+        assert np.isnan(jitted(p, labels)).all()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +336,15 @@ def test_bad_arguments(call, error, message):
 
 
 def test_traced_arguments_out_of_range_are_nan():
-    assert np.isnan(jax.jit(metrics.selective_accuracy)(ZEROS, FLAGS, 0.0))
-    assert np.isnan(jax.jit(metrics.sharpness)(ZEROS))
-    assert np.isnan(jax.jit(metrics.log_likelihood)(ZEROS, ZEROS, ZEROS))
-    assert np.isnan(jax.jit(metrics.interval_coverage)(ZEROS + 1, ZEROS, ZEROS))
+    @jax.jit
+    def scores(zeros, coverage):
+        return (
+            metrics.sharpness(zeros),
+            metrics.log_likelihood(zeros, zeros, zeros),
+            metrics.interval_coverage(zeros + 1, zeros, zeros),
+            metrics.selective_accuracy(zeros, FLAGS, coverage),
+        )
+
+    *numbers, accuracy = scores(ZEROS, np.array([0.5, 0, np.nan, 1.1], np.float32))
+    assert np.isnan(numbers).all()
+    np.testing.assert_array_equal(np.isnan(accuracy), [False, True, True, True])

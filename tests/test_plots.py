@@ -81,18 +81,18 @@ def test_the_reliability_diagram():
 
 
 def test_certain_predictions_are_in_the_last_bin():
-    ax = plots.reliability_diagram(np.array([[1, 0], [0.03125, 0.96875]], np.float32), np.array([0, 0]))
+    p = np.tile(np.array([[1, 0, 0, 0], [0.03125, 0.96875, 0, 0]], np.float32), (100, 1))
+    ax = plots.reliability_diagram(p, np.zeros(200, int))
     np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[0.984375, 0.5]])
 
 
 def test_risk_and_coverage():
-    uncertainty = np.array([0.5, 0.1, 0.5, 0.9, 0.2])
-    ax = plots.risk_coverage(uncertainty, np.array([True, True, False, False, True]), label="it")
-    np.testing.assert_allclose(
-        ax.lines[0].get_xydata(), [[0.2, 0], [0.4, 0], [0.6, 1 / 6], [0.8, 0.25], [1, 0.4]], rtol=1e-6
-    )
+    uncertainty = np.tile(np.array([0.5, 0.1, 0.5, 0.9, 0.2], np.float32), 40)
+    ax = plots.risk_coverage(uncertainty, np.tile([True, True, False, False, True], 40), label="it")
+    kept, wrong = np.arange(1, 201), np.repeat([0, 0.5, 1], [80, 80, 40])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), np.stack([kept / 200, wrong.cumsum() / kept], 1), rtol=1e-5)
     assert ax.lines[0].get_label() == "it (all kept: 0.400)"
-    plots.risk_coverage(uncertainty, np.zeros(5, bool), ax=ax)
+    plots.risk_coverage(uncertainty, np.zeros(200, bool), ax=ax)
     assert ax.get_ylim()[1] > 1  # the second curve is not cut off
     assert "coverage" in ax.get_xlabel()
     assert "risk" in ax.get_ylabel()

@@ -120,8 +120,6 @@ def as_probabilities(probabilities, *axes):
         given = getattr(probabilities, "dtype", array.dtype)
         coarse = jnp.issubdtype(given, jnp.floating) and jnp.finfo(given).bits < 32
         tolerance = float(jnp.finfo(given if coarse else jnp.float32).eps) ** 0.5
-        total = array.sum(-1, keepdims=True)
-        valid = (array >= 0).all(-1, keepdims=True) & (jnp.abs(total - 1) <= tolerance)
 
         def message(bad, at):
             row = np.asarray(array[at[:-1]])
@@ -130,7 +128,12 @@ def as_probabilities(probabilities, *axes):
                 "and must sum to 1 over the last axis: write jax.nn.softmax(logits)."
             )
 
-        return require(array, valid, message)
+        return require(array, _on_simplex(array, tolerance), message)
+
+
+@jax.jit
+def _on_simplex(array, tolerance):
+    return (array >= 0).all(-1, keepdims=True) & (jnp.abs(array.sum(-1, keepdims=True) - 1) <= tolerance)
 
 
 def as_labelled(probabilities, labels, *axes):

@@ -219,8 +219,14 @@ def _quantile(scores, alpha):
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}, but the probability of a miss lies in (0, 1): write alpha=0.1.")
     rank = math.ceil((len(scores) + 1) * (1 - Fraction(str(alpha))))
-    ranked = jnp.sort(scores)[rank - 1] if rank <= len(scores) else jnp.full_like(scores[0], jnp.inf)
-    return jnp.where(jnp.isnan(scores).any(), jnp.nan, ranked)
+    return _ranked(scores, rank)
+
+
+@jax.jit
+def _ranked(scores, rank):
+    """The score of a rank from 1 to n, and inf of rank n + 1; NaN if a score is."""
+    ranked = jnp.append(jnp.sort(scores), jnp.full(1, jnp.inf, scores.dtype))
+    return jnp.where(jnp.isnan(scores).any(), jnp.nan, ranked[rank - 1])
 
 
 def _as_quantile(quantile, dtype):
