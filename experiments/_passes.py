@@ -113,7 +113,7 @@ def torch_case(x, passes):
 
 
 def draw(path, times, batch, passes):
-    figure, axes = plt.subplots(1, len(times), sharey=True, figsize=(11, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, len(times), figsize=(13, 3.2), layout="constrained")
     for ax, (name, of_network) in zip(axes, times.items()):
         labels = [case if case == ONE else f"{case}, {passes} passes" for case in of_network]
         milliseconds = [1000 * seconds for seconds in of_network.values()]
@@ -121,6 +121,6 @@ def draw(path, times, batch, passes):
         ax.bar_label(bars, [f"{value:.4g}" for value in milliseconds], padding=3)
         ax.set(xlabel="time (ms)", title=f"{name}, batch {batch}", xscale="log")
         ax.set_xlim(min(milliseconds) / 3, max(milliseconds) * 4)
-    axes[0].invert_yaxis()
+        ax.invert_yaxis()
     figure.savefig(path, dpi=110)
     plt.close(figure)
