@@ -97,7 +97,7 @@ def test_uncertainty(topic, tmp_path):
         else:
             assert all(float(row["ratio"]) > 0 for row in rows)
             torch = next(peer for peer in _peers.PEERS if peer.name == "torch").installed
-            assert len(rows) == (6 if torch else 4)
+            assert len(rows) == (5 if torch else 4)
             assert torch or "torch is not installed: absent from the comparison" in result.stdout
 
 
