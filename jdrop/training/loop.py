@@ -65,7 +65,7 @@ def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=N
     root = state.key
     state = jax.tree.map(jnp.copy, state)
     start = int(state.step) // steps
-    best, best_loss, waited = jax.tree.map(jnp.copy, state), np.inf, 0
+    best, best_loss, waited = state, np.inf, 0  # the first epoch's evaluation is finite, and lower
     history = {}
     with _progress_bar(epochs * steps, progress) as advance:
         for epoch in range(epochs):
