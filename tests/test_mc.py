@@ -312,10 +312,10 @@ MESHES = [((8,), ("samples",)), ((2, 4), ("samples", "batch")), ((2, 2, 2), ("a"
 
 
 @pytest.mark.parametrize(("sizes", "names"), MESHES)
-@pytest.mark.parametrize("chunk_size", [None, 3])
-def test_every_mesh_draws_the_same(sizes, names, chunk_size):
+@pytest.mark.parametrize(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")])
+def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     """Elementwise, so that nothing but the masks could differ: the same to the bit."""
-    mesh = jax.make_mesh(sizes, names, axis_types=(jax.sharding.AxisType.Auto,) * len(sizes))
+    mesh = jax.make_mesh(sizes, names, axis_types=(jax.sharding.AxisType[kind],) * len(sizes))
     x = array((8, 100))
 
     def predict(k, x):
@@ -401,6 +401,7 @@ def test_equal_samples_and_bad_outputs_warn():
         with pytest.warns(UserWarning, match="predict returned NaN or infinite outputs"):
             call(lambda k, x: jdrop.dropout(k, x / 0, 0.5), key(), x, 5)
         call(lambda k, x: x, key(), x, 1)
+        call(lambda k, x: jdrop.dropout(k, x, 0.5), key(), x[:0], 5)  # nothing to be equal
 
 
 def test_batches_are_predicted_one_after_another():

@@ -144,9 +144,9 @@ def mc_dropout(
                 "max_samples or the tolerance.",
                 stacklevel=2,
             )
-    leaves = jax.tree.leaves(result.variance)
+    leaves = [leaf for leaf in jax.tree.leaves(result.variance) if leaf.size]
     warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))
-    warn_if_equal(taken, not any(bool((leaf != 0).any()) for leaf in leaves))
+    warn_if_equal(taken, bool(leaves) and not any(bool((leaf != 0).any()) for leaf in leaves))
     return result
 
 

@@ -6,7 +6,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jdrop.keys import as_typed_key, fold_in
 from jdrop.masks.shape import as_size
@@ -55,7 +55,7 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
     """
     predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
     outputs = _samples(predict, key, on_mesh(x, mesh), as_size("num_samples", num_samples), chunk_size, mesh)
-    leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size and jnp.issubdtype(leaf.dtype, jnp.inexact)]
     if leaves and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))
         warn_if_equal(num_samples, all(bool((leaf == leaf[0]).all()) for leaf in leaves))
@@ -95,6 +95,8 @@ def as_arguments(predict, key, chunk_size, mesh):
             f"mesh is a {type(mesh).__name__}, but a jax.sharding.Mesh is needed: "
             'write mesh=jax.make_mesh((jax.device_count(),), ("samples",)).'
         )
+    if mesh is not None:  # its axes may be explicit, jax.make_mesh's default; XLA is to lay out the inside of predict
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     chunk_size = None if chunk_size is None else as_size("chunk_size", chunk_size)
     return as_partial(predict), as_typed_key(key), chunk_size, mesh
 
