@@ -178,3 +178,13 @@ def test_a_single_precision_rate_scales_double_precision_exactly():
     with jax.enable_x64(True):
         y = np.asarray(jdrop.dropout(key(), jnp.ones(100, jnp.float64), np.float32(0.1)))
         assert y.max() == 2**32 / (2**32 - 429496736)
+
+
+def test_rates_next_to_one_keep_a_finite_scale():
+    for rate in (np.float64(1 - 2**-26), np.float32(1 - 2**-24)):
+        y = np.asarray(jdrop.dropout(key(), jnp.ones(4096), rate))
+        assert np.isfinite(y).all()
+    with jax.enable_x64(True):
+        rate = np.float64(1 - 2**-30)  # a threshold that float32 would round to 2**32
+        gradient = jax.grad(lambda x: jdrop.dropout(key(), x, rate).sum())(jnp.ones(4096, jnp.float32))
+        assert np.isfinite(np.asarray(gradient)).all()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jdrop
+from jdrop.masks.rate import as_rate, threshold
 
 
 def same(a, b):
@@ -116,3 +117,10 @@ LEGACY = [jax.random.PRNGKey(11), np.asarray(jax.random.PRNGKey(11))]
 @pytest.mark.parametrize("legacy", LEGACY)
 def test_a_legacy_key_draws_the_mask_of_its_typed_key(legacy):
     same(jdrop.keep_mask(legacy, (50,), 0.5), jdrop.keep_mask(key(11), (50,), 0.5))
+
+
+@pytest.mark.parametrize("rate", [np.float64(0.9), np.float64(1 / 3), np.full((1,), 0.9)])
+def test_double_precision_rates_are_rounded_as_jax_rounds_them(rate):
+    """Bits of a threshold that float32 doesn't have decide about one element in 2**25 or so: compare thresholds."""
+    low = threshold(as_rate(rate)).low
+    np.testing.assert_array_equal(low, np.round(np.float32(rate).astype(np.float64) * 2**32).astype(np.uint32))

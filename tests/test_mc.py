@@ -402,6 +402,12 @@ def test_equal_samples_and_bad_outputs_warn():
             call(lambda k, x: jdrop.dropout(k, x / 0, 0.5), key(), x, 5)
         call(lambda k, x: x, key(), x, 1)
         call(lambda k, x: jdrop.dropout(k, x, 0.5), key(), x[:0], 5)  # nothing to be equal
+    jdrop.mc.samples(lambda k, x: (jdrop.dropout(k, x, 0.5).argmax(-1), x), key(), jnp.ones((50, 4)), 5)
+    with pytest.warns(UserWarning, match="samples are equal"):
+        jdrop.mc.samples(lambda k, x: x.argmax(-1), key(), x, 5)
+    assert (
+        jdrop.mc_dropout(lambda k, x: jdrop.dropout(k, x, 0.5), key(), x[:0], "auto", tolerance=0.1).num_samples == 10
+    )
 
 
 def test_batches_are_predicted_one_after_another():
@@ -417,5 +423,9 @@ def test_batches_are_predicted_one_after_another():
     auto = jdrop.mc.mc_dropout_batches(predict, key(3), parts, "auto", tolerance=0.5, max_samples=400)
     assert auto.num_samples.shape == (7,)
     assert np.isfinite(auto.standard_error).all()
+    heads = jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0], key(3), parts, 12)
+    assert heads.mean.shape == heads.mean_entropy.shape == (7,)
+    with pytest.raises(ValueError, match="one number for a batch"):
+        jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5).sum(), key(3), parts, 12)
     with pytest.raises(ValueError, match="batches is empty"):
         jdrop.mc.mc_dropout_batches(predict, key(3), [])

@@ -54,6 +54,15 @@ def test_bit_equal_to_one_device_and_without_a_collective(mesh_shape, names, sha
     np.testing.assert_array_equal(np.asarray(mask(key(1))), np.asarray(jdrop.keep_mask(key(1), shape, 0.3)))
 
 
+def test_vmapped_keys_over_devices_need_no_collective():
+    keys = jax.random.split(key(1), 16)
+    sharding = NamedSharding(jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,)), PartitionSpec("a"))
+    draw = jax.vmap(lambda k: jdrop.keep_mask(k, (4, 64), 0.3))
+    split = jax.device_put(keys, sharding)
+    assert not COLLECTIVES.search(jax.jit(draw).lower(split).compile().as_text())
+    np.testing.assert_array_equal(np.asarray(jax.jit(draw)(split)), np.asarray(draw(keys)))
+
+
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 def test_every_generator_can_be_partitioned(impl):
     sharding = NamedSharding(jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,)), PartitionSpec("a"))

@@ -361,3 +361,8 @@ def test_traced_arguments_out_of_range_are_nan():
 
     for value in jax.tree.leaves(values(jnp.float32(1), OUTPUTS)):
         assert np.isnan(value).all()
+
+
+def test_entropy_of_a_saturated_distribution_has_a_gradient():
+    gradient = jax.grad(lambda z: uncertainty.entropy(jax.nn.softmax(z)).sum())(jnp.array([1000.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(gradient, np.zeros(3))

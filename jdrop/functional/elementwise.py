@@ -35,8 +35,8 @@ def dropout(
       broadcast_dims: axes along which one decision is shared; negative ones count from the end.
       scaling: "inverted" divides kept elements by the keep probability while training; "classic"
         leaves them and multiplies by it at evaluation; "none" does neither.
-      save: what the backward pass keeps: the "key", from which it draws the mask again, or the
-        "mask", one bit an element.
+      save: what JAX keeps for the backward pass: the "key", from which that draws the mask again, or the
+        "mask", one bit an element. Where both passes are one program, XLA may merge both draws and hold those bits.
       implementation: "xla", or "pallas" for one fused GPU kernel with the very same result (interpreted,
         slowly, elsewhere); None takes "xla". The kernel serves real `x` of 16 bits and more, one rate,
         ``broadcast_dims=()`` and ``save="key"``; "xla" does the rest. XLA cannot split the kernel: in a
@@ -136,7 +136,9 @@ def _scales(limit, dtype, scaling):
     low, all_dropped, valid = limit
     xp, dtype = jnp if isinstance(low, jax.Array) else np, np.dtype(at_least_float32(dtype)).type
     one = xp.ones(low.shape, dtype) if valid is None else xp.where(valid, dtype(1), dtype(np.nan))
-    keep = one - low.astype(dtype) / dtype(2**32)
+    # 2**32 - low exactly, then rounded once: one minus a rounded rate near 1 could be 0.
+    left = 2.0**32 - low.astype(np.float64) if xp is np else np.uint32(0) - low
+    keep = xp.where(low == 0, one, one * (left.astype(dtype) / dtype(2**32)))
     inverse = dtype(1) / keep
     if all_dropped is not None:
         keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))

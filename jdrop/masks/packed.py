@@ -113,19 +113,20 @@ def shared_lanes(word, low):
 def _loop(key, steps, step, value):
     """`value = step(data, zero, i, value)` for i = 0 ... steps - 1, with the key's data and a zero.
 
-    The key's data, the zero and the counter ride in one array that the loop adds to. Were they constants of the
-    loop, XLA would move each scalar of the key schedule, and each part of a counter without the zero, out of it into
-    a kernel and a buffer of its own: slower for small masks, and three times as long to compile.
+    The key's data and the zero ride in one array that the loop adds to. Were they constants of the loop, XLA would
+    move each scalar of the key schedule, and each part of a counter without the zero, out of it into a kernel and a
+    buffer of its own: slower for small masks, and three times as long to compile. The counter stays apart, so
+    that under `vmap` over keys the loops end together and no device asks another.
     """
     state = jnp.pad(jax.random.key_data(key), (0, 2))
     one = np.eye(1, state.shape[0], state.shape[0] - 1, dtype=np.uint32)[0]
 
     def body(carry):
-        value, state = carry
-        *data, zero, i = state
-        return step(data, zero, i, value), state + one
+        value, state, i = carry
+        *data, zero, _ = state
+        return step(data, zero, i, value), state + one, i + np.uint32(1)
 
-    return lax.while_loop(lambda carry: carry[1][-1] < np.uint32(steps), body, (value, state))[0]
+    return lax.while_loop(lambda carry: carry[2] < np.uint32(steps), body, (value, state, jnp.uint32(0)))[0]
 
 
 def _draw_uniform(key, shape):

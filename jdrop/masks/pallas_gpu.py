@@ -29,12 +29,13 @@ from jdrop.masks.packed import LANES, all_lanes, compare, row_layout, shared_lan
 from jdrop.masks.words import BLOCK_WORDS, WORDS, counter_block
 
 _TILE = 128  # positions a program
+_LARGEST = 2**31 - _TILE * LANES  # elements: the kernel counts in int32
 _DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
 
 def applies(key, x, limit, shape) -> bool:
     """Whether the kernel can drop elements of `x` by a mask drawn in `shape`."""
-    counted = str(jax.random.key_impl(key)) in BLOCK_WORDS and 0 < x.size < 2**31 - _TILE * LANES
+    counted = str(jax.random.key_impl(key)) in BLOCK_WORDS and 0 < x.size < _LARGEST
     split = any(jax.typeof(x).sharding.spec)
     return counted and not split and x.dtype in _DTYPES and limit.low.ndim == 0 and shape == x.shape
 
@@ -121,6 +122,8 @@ def _batch(args, axes, **params):
         jnp.broadcast_to(arg, (size, *arg.shape)) if axis is None else jnp.moveaxis(arg, axis, 0)
         for arg, axis in zip(args, axes)
     ]
+    if args[3].size >= _LARGEST:
+        return lax.map(lambda each: drop_p.bind(*each, **params), tuple(args)), 0
     return drop_p.bind(*args, **params), 0
 
 

@@ -40,7 +40,7 @@ def as_rate(rate):
     dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(rate)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
-    dtype = at_least_float32(dtype)
+    dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it
     if isinstance(rate, jax.core.Tracer):
         return rate.astype(dtype)
     return _as_concrete(rate, dtype)

@@ -45,7 +45,8 @@ def mc_dropout_batches(predict, key, batches, num_samples=100, *, progress=True,
         task = bar.add_task("Monte Carlo", total=total)
         for b, x in enumerate(batches):
             part = mc_dropout(predict, fold_in(key, "batch", b), x, num_samples, **options)
-            parts.append(jax.tree.map(np.asarray, part))
+            parts.append(part.replace(mean_entropy=jax.tree.map(_each, part.mean, part.mean_entropy)))
+            parts[-1] = jax.tree.map(np.asarray, parts[-1])
             bar.advance(task)
     if not parts:
         raise ValueError("batches is empty, but at least one batch of inputs is needed.")
@@ -57,3 +58,14 @@ def mc_dropout_batches(predict, key, batches, num_samples=100, *, progress=True,
         sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]
         num_samples = np.repeat([part.num_samples for part in parts], sizes)
     return MCPrediction(mean, variance, entropy, num_samples)
+
+
+def _each(mean, entropy):
+    """An entropy an input: NaN where an input's output is one number, and no distribution."""
+    if mean.ndim == 0:
+        raise ValueError(
+            "predict returned one number for a batch, but the first axis of its outputs must be the batch's: "
+            "return an output an input."
+        )
+
+    return np.full(len(mean), np.nan) if mean.ndim == 1 else entropy

@@ -137,7 +137,7 @@ def mc_dropout(
     taken = int(result.num_samples)
     result = result.replace(num_samples=taken)
     if auto and taken == limit:
-        worst = max(float(leaf.max()) for leaf in jax.tree.leaves(result.standard_error))
+        worst = max(float(leaf.max(initial=0)) for leaf in jax.tree.leaves(result.standard_error))
         if worst > tolerance:
             warnings.warn(
                 f"{taken} samples leave a standard error of {worst:.3g}, above the tolerance {tolerance}: raise "
@@ -184,7 +184,8 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
             return False
         count = moments[0].astype(jnp.float32)
         bound = tolerance**2 * count * (count - 1)
-        return (moments[0] >= _LEAST) & jnp.stack([leaf.max() <= bound for leaf in jax.tree.leaves(moments[2])]).all()
+        within = [(leaf <= bound).all() for leaf in jax.tree.leaves(moments[2])]
+        return (moments[0] >= _LEAST) & jnp.stack(within).all()
 
     def add(moments, drawn):
         (count, mean, square, aleatoric), (sample, entropies) = moments, drawn

@@ -21,7 +21,9 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
     """Draw stochastic forward passes.
 
     Sample i is ``predict(fold_in(key, i), x)``, so that more samples extend a run and never change its first ones.
-    What `predict` computes before its first use of the key is computed once for all samples.
+    What `predict` computes before its first use of the key is computed once for all samples. Products run a sample at a
+    time, so that their rounding is that of one pass; a sum that XLA fuses with dropout itself (of a single image's
+    channels, say) may differ in its last bits, but not with a `chunk_size` of 1.
 
     Args:
       predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
@@ -55,9 +57,10 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
     """
     predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
     outputs = _samples(predict, key, on_mesh(x, mesh), as_size("num_samples", num_samples), chunk_size, mesh)
-    leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size and jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size]
     if leaves and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))
+        inexact = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in inexact))
         warn_if_equal(num_samples, all(bool((leaf == leaf[0]).all()) for leaf in leaves))
     return outputs
 

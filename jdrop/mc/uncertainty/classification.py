@@ -26,7 +26,8 @@ def entropy(probabilities):
       0.693
     """
     probabilities = probabilities.astype(at_least_float32(probabilities.dtype))
-    return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)
+    positive = jnp.where(probabilities == 0, 1, probabilities)  # whose logarithm has a gradient: at 0 it is taken as 0
+    return -(probabilities * jnp.log(positive)).sum(-1)
 
 
 def predictive_entropy(probabilities):
