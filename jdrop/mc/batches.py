@@ -67,5 +67,4 @@ def _each(mean, entropy):
             "predict returned one number for a batch, but the first axis of its outputs must be the batch's: "
             "return an output an input."
         )
-
     return np.full(len(mean), np.nan) if mean.ndim == 1 else entropy
