@@ -7,6 +7,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import jdrop
+from experiments._fit import fit_steps
 from experiments._report import estimate, save_table
 from experiments.digits import Network, plt
 
@@ -64,14 +65,7 @@ def train(key, rows, count, data, steps):
         logits = MODEL.apply({"params": params}, x, False, rngs={"dropout": key})
         return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, y)).sum(), {}
 
-    state = jdrop.training.TrainState.create(
-        apply_fn=MODEL.apply,
-        params=MODEL.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
-        tx=optax.adam(3e-3),
-        key=key,
-    )
-    step = jdrop.training.make_train_step(loss_fn)
-    return jax.lax.scan(lambda state, _: (step(state, None)[0], None), state, length=steps)[0].params
+    return fit_steps(MODEL, loss_fn, key, x, steps)
 
 
 @jax.jit

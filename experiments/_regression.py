@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from sklearn.datasets import load_diabetes
 
 import jdrop
+from experiments._fit import fit_steps
 from experiments._report import estimate, save_table
 from experiments.digits import plt
 
@@ -63,14 +63,7 @@ def fit(key, x, y, steps):
         penalty = sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
         return ((y - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
 
-    state = jdrop.training.TrainState.create(
-        apply_fn=model.apply,
-        params=model.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
-        tx=optax.adam(3e-3),
-        key=key,
-    )
-    step = jdrop.training.make_train_step(loss_fn)
-    return jax.lax.scan(lambda state, _: (step(state, None)[0], None), state, length=steps)[0].params
+    return fit_steps(model, loss_fn, key, x, steps)
 
 
 def evaluate(key, x, y, steps, passes):

@@ -104,20 +104,20 @@ def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save, fused):
         scale = jnp.where(flag, evaluation, scale)
     if save == "mask":
         words, shape = draw(key, shape, limit, bits), jnp.broadcast_shapes(shape, limit.low.shape)
-        return _masked(lambda words, _: opened(words, shape), words, None, x, scale)
+        return _masked(lambda words: opened(words, shape), (words,), x, scale)
     if fused:
         # Imported late: a JAX without Pallas's GPU backend loses the kernel and nothing else.
         from jdrop.masks import pallas_gpu
 
         if pallas_gpu.applies(key, x, limit, shape):
             return pallas_gpu.drop(key, x, limit, scale, bits)
-    return _masked(lambda key, limit: keep(key, shape, limit, bits), key, limit, x, scale)
+    return _masked(lambda key, limit: keep(key, shape, limit, bits), (key, limit), x, scale)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _masked(mask, source, limit, x, scale):
-    """The scaled elements that `mask(source, limit)` keeps; a derivative keeps no more than these arguments."""
-    return jnp.where(mask(source, limit), _scaled(x, scale), jnp.zeros((), x.dtype))
+def _masked(mask, source, x, scale):
+    """The scaled elements that `mask(*source)` keeps; a derivative keeps no more than these arguments."""
+    return jnp.where(mask(*source), _scaled(x, scale), jnp.zeros((), x.dtype))
 
 
 def _limits(rate, dtype, scaling):

@@ -128,11 +128,12 @@ def as_probabilities(probabilities, *axes):
                 "and must sum to 1 over the last axis: write jax.nn.softmax(logits)."
             )
 
-        return require(array, _on_simplex(array, tolerance), message)
+        return require(array, on_simplex(array, tolerance), message)
 
 
 @jax.jit
-def _on_simplex(array, tolerance):
+def on_simplex(array, tolerance):
+    """Where the last axis, which stays with size 1, holds probabilities."""
     return (array >= 0).all(-1, keepdims=True) & (jnp.abs(array.sum(-1, keepdims=True) - 1) <= tolerance)
 
 

@@ -11,6 +11,7 @@ from flax import struct
 
 from jdrop.masks.rate import at_least_float32
 from jdrop.masks.shape import as_size
+from jdrop.mc.checks import on_simplex
 from jdrop.mc.sampling import as_arguments, as_partial, chunk_function, on_mesh, warn_if_equal, warn_if_not_finite
 from jdrop.mc.uncertainty import entropy
 
@@ -130,9 +131,7 @@ def mc_dropout(
     _check_tolerance(auto, tolerance)
     predict = predict if transform is None else jax.tree_util.Partial(_transformed, as_partial(transform), predict)
     result = _stream(predict, key, on_mesh(x, mesh), np.float32(tolerance or 0), limit, chunk_size, mesh, auto)
-    if isinstance(result.num_samples, jax.core.Tracer) or any(
-        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(result)
-    ):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(result)):
         return result if auto else result.replace(num_samples=limit)
     taken = int(result.num_samples)
     result = result.replace(num_samples=taken)
@@ -222,5 +221,4 @@ def _entropy_of_one(sample):
     sample = sample.astype(at_least_float32(sample.dtype))
     if sample.ndim == 0:
         return jnp.full((), jnp.nan, sample.dtype)
-    simplex = (sample >= 0).all(-1) & (jnp.abs(sample.sum(-1) - 1) <= tolerance)
-    return jnp.where(simplex, entropy(sample), jnp.nan)
+    return jnp.where(on_simplex(sample, tolerance)[..., 0], entropy(sample), jnp.nan)
