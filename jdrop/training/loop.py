@@ -1,149 +1,205 @@
 """The training loop."""
 
+import collections
+import functools
+from pathlib import Path
+
 import jax
-import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from jax import lax
+from jax.experimental import multihost_utils
 
-from jdrop.keys import fold_in
 from jdrop.masks.shape import as_size
+from jdrop.training.data import count_examples, epoch_order, gather, own, replicated
+from jdrop.training.interrupt import interrupts
+from jdrop.training.log import reporter
+from jdrop.training.progress import progress_bar
+from jdrop.training.records import write
+from jdrop.training.run import Run
 
 
-class NonFiniteLossError(FloatingPointError, ValueError):
-    """The training loss became NaN or infinite."""
+def fit(
+    state,
+    train_step,
+    data,
+    *,
+    epochs,
+    batch_size,
+    eval_fn=None,
+    eval_every=None,
+    patience=None,
+    scan=False,
+    sharding=None,
+    checkpoint_dir=None,
+    save_every=None,
+    keep=3,
+    resume=True,
+    callbacks=(),
+    log=None,
+    progress=True,
+):
+    """Train for some epochs over data in memory; stopped at any time, the same call goes on to the same result.
 
-
-def fit(state, train_step, data, *, epochs, batch_size, eval_fn=None, patience=None, progress=True):
-    """Train for some epochs over data in memory.
-
-    Epoch e of the run visits the n examples in the order ``permutation(fold_in(state.key, "shuffle", e), n)``, in
-    ``n // batch_size`` whole batches; the ``n % batch_size`` at the end of the order wait for another epoch's. The
-    number of the first epoch follows from ``state.step``, so that a second `fit` goes on where a first one stopped.
+    Epoch e of a run is its steps ``e * s`` to ``(e + 1) * s``, where ``s = n // batch_size``. It visits the n examples
+    in the order ``permutation(fold_in(state.key, "shuffle", e), n)``, in s whole batches; the ``n % batch_size`` at the
+    end of the order wait for another epoch's. So what step t sees and draws follows from the root key and t alone, and
+    a second `fit` goes on where a first one stopped.
 
     Args:
-      state: a `TrainState`; it is copied, so that the caller's stays usable.
+      state: a `TrainState`, or a stack of them (`vmap_seeds`); it is copied, so that the caller's stays usable.
       train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`.
-      data: a tree of arrays with the same first axis, the examples.
-      epochs: how many passes, at least 0.
-      batch_size: examples a step, 1 to the number of examples.
-      eval_fn: `(state) -> metrics`, called after each epoch.
-      patience: stop after this many epochs without a lower "loss" from `eval_fn`, and return the best state.
-      progress: show a progress bar.
+      data: a tree of arrays with the same first axis, the n examples; memory-mapped arrays are read batch by batch.
+      epochs: how many passes, at least 0; from the middle of an epoch on, the rest of it is the first.
+      batch_size: examples a step, 1 to n.
+      eval_fn: `(state) -> metrics`, a dict of numbers, called after each epoch. The state is donated later: copy what
+        is to be kept of it.
+      eval_every: evaluate after each so many steps of the run instead, at least 1.
+      patience: stop after this many evaluations without a lower "loss", and return the state with the lowest.
+      scan: True keeps the data on the device and runs all steps between two events (the end of an epoch, an
+        evaluation, a save) as one compiled loop: for data that fit into its memory, and short steps.
+      sharding: a `NamedSharding` of a batch, or a tree of them as `data`. The state stays as it is laid out on that
+        mesh, or is replicated over it. With several processes each has all of `data`, memory-mapped perhaps, and
+        reads the rows of its own devices.
+      checkpoint_dir: a folder for checkpoints, one folder a step; shared by all processes. `fit` saves there at its end
+        too, and raises if what it holds is another run's.
+      save_every: steps from one checkpoint to the next, at least 1; None saves after each epoch.
+      keep: how many checkpoints to keep, at least 1; None keeps all.
+      resume: True goes on from the newest whole checkpoint of `checkpoint_dir`; False wants that folder empty.
+      callbacks: functions `(state, record)`, called after each epoch and evaluation with a dict of the "step" it
+        follows, the "epoch", and what entered the history. As with `eval_fn`, the state is donated later.
+      log: a file to which each record is appended as a line of JSON, with the "seconds" since the call began and the
+        "examples_per_second" since the last record. On resuming, lines after the checkpoint's step are dropped.
+      progress: show a progress bar with the throughput and the time left.
 
     Returns:
       (state, history): the last state, or with `patience` the one with the lowest evaluation loss; and a dict of
-      lists with a number an epoch: each training metric averaged over the epoch's steps, and each metric of
-      `eval_fn` under "eval_" and its name.
+      lists: each training metric averaged over an epoch's steps, a number an epoch, and each metric of `eval_fn` under
+      "eval_" and its name, a number an evaluation. A stack of states has lists of numbers in their place, with NaN for
+      a seed that has stopped earlier than others.
+
+      Ctrl-C ends the training after the step in progress: what is there is saved and returned. (With several processes,
+      at the next event; a second Ctrl-C raises KeyboardInterrupt at once.)
 
     Raises:
-      NonFiniteLossError: a step's loss is NaN or infinite; the message names the step.
+      NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
+      CheckpointError: a checkpoint can't be written, none can be read, or it is another run's: another model,
+        optimizer, kind of key, root key, data size or batch size.
       ValueError: sizes that do not fit, or `patience` without an evaluation loss.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, jdrop
       >>> def loss_fn(params, batch, key):
       ...     return ((jdrop.dropout(key, batch, 0.5) @ params["w"]) ** 2).mean(), {}
+      >>> tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(optax.linear_schedule(0.1, 0.0, 100)))
       >>> state = jdrop.training.TrainState.create(
-      ...     apply_fn=None, params={"w": jnp.ones(3)}, tx=optax.sgd(0.1), key=jax.random.key(0))
+      ...     apply_fn=None, params={"w": jnp.ones(3)}, tx=tx, key=jax.random.key(0))
       >>> step = jdrop.training.make_train_step(loss_fn)
       >>> state, history = jdrop.training.fit(
       ...     state, step, jnp.ones((8, 3)), epochs=2, batch_size=4, progress=False)
       >>> len(history["loss"])
       2
     """
-    examples = _count_examples(data)
+    examples, shown = count_examples(data), progress and jax.process_index() == 0
     epochs, batch_size = as_size("epochs", epochs, 0), as_size("batch_size", batch_size)
     if batch_size > examples:
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {examples} examples: write batch_size={examples} or less."
         )
-    if patience is not None and (as_size("patience", patience) and eval_fn is None):
-        raise ValueError("patience needs an evaluation to wait for: pass an eval_fn that returns a dict with a 'loss'.")
-    data = jax.tree.map(np.asarray, data)
-    steps = examples // batch_size
-    root = state.key
-    state = jax.tree.map(jnp.copy, state)
-    start = int(state.step) // steps
-    best, best_loss, waited = state, np.inf, 0  # the first epoch's evaluation is finite, and lower
-    history = {}
-    with _progress_bar(epochs * steps, progress) as advance:
-        for epoch in range(epochs):
-            order = np.asarray(jax.random.permutation(fold_in(root, "shuffle", start + epoch), examples))
-            first_step = int(state.step)
-            records = []
-            for batch in np.split(order[: steps * batch_size], steps):
-                state, metrics = train_step(state, jax.tree.map(lambda array, rows=batch: array[rows], data))
-                records.append(metrics)
-                advance(1, f"epoch {epoch + 1}/{epochs}")
-            records = jax.device_get(records)
-            _check_finite(records, first_step)
-            for name in records[0]:
-                history.setdefault(name, []).append(float(np.mean([record[name] for record in records])))
-            summary = f"epoch {epoch + 1}/{epochs}  loss {history['loss'][-1]:.4g}"
-            if eval_fn is not None:
-                evaluation = _evaluation(eval_fn, state, patience, epoch)
-                for name, value in evaluation.items():
-                    history.setdefault(f"eval_{name}", []).append(value)
-                summary += "".join(f"  eval {name} {value:.4g}" for name, value in evaluation.items())
-            advance(0, summary)
-            if patience is not None:
-                if evaluation["loss"] < best_loss:
-                    best, best_loss, waited = jax.tree.map(jnp.copy, state), evaluation["loss"], 0
-                else:
-                    waited += 1
-                if waited >= patience:
-                    break
-    return (state if patience is None else best), history
+    for name, value in {"patience": patience, "eval_every": eval_every}.items():
+        if value is not None and (as_size(name, value) and eval_fn is None):
+            raise ValueError(f"{name} needs an evaluation: pass an eval_fn that returns a dict with a 'loss'.")
+    if save_every is not None and (as_size("save_every", save_every) and checkpoint_dir is None):
+        raise ValueError("save_every needs a place to save to: pass a checkpoint_dir.")
+    if keep is not None:
+        as_size("keep", keep)
+
+    everywhere = replicated(sharding)
+    run = Run(own(state, everywhere), examples, batch_size, everywhere)
+    end = (run.start // run.steps + epochs) * run.steps
+    root = run.root()
+
+    @functools.lru_cache(maxsize=1)
+    def rows(epoch):
+        """The examples of each step of an epoch, shape (steps, *stack, batch_size)."""
+        order = epoch_order(root, epoch, examples)[..., : run.steps * batch_size]
+        return np.moveaxis(order.reshape(*run.stack, run.steps, batch_size), -2, 0)
+
+    if checkpoint_dir is not None:
+        run.open(Path(checkpoint_dir).absolute(), resume, patience)
+    data = jax.device_put(data, everywhere) if scan else jax.tree.map(np.asarray, data)
+    train = functools.partial(_all_steps if scan else _each_step, run, train_step, data, rows, sharding)
+    eval_every = eval_every or run.steps
+    events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every or run.steps]
+    with (
+        interrupts() as asked,
+        progress_bar(run.step, end, batch_size * max((1, *run.stack)), shown) as advance,
+    ):
+        report = reporter(run, list(callbacks), log, advance, end // run.steps)
+        while True:
+            run.check()
+            try:
+                news = run.end_epoch() if run.records and run.step % run.steps == 0 else {}
+                if eval_fn is not None and not run.evaluated and run.step % eval_every == 0:
+                    news |= run.evaluate(eval_fn, patience)
+                if news:
+                    report(news)
+            except KeyboardInterrupt:
+                asked.set()
+            ended = run.step >= end or run.stopped.all() or _any_process(asked)
+            run.save(ended or run.step % (save_every or run.steps) == 0, keep)
+            if ended:
+                return run.result(), run.history
+            train(min(end, *((run.step // every + 1) * every for every in events)), asked, advance)
 
 
-def _count_examples(data) -> int:
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
-    sizes = sorted({shape[0] if shape else 0 for shape in shapes})
-    if len(sizes) != 1 or sizes[0] == 0:
-        raise ValueError(
-            f"data has arrays with first axes of {sizes}, but all need the same one, the examples, of at least 1: give "
-            "arrays, not lists of numbers."
-        )
-    return sizes[0]
+def _each_step(run, train_step, data, rows, sharding, stop, asked, advance):
+    """Train up to the step `stop`, a batch from the host after the other; or less far, if asked."""
+    in_flight = collections.deque()
+    while run.step < stop and not (asked.is_set() and jax.process_count() == 1):
+        batch = gather(data, rows(run.step // run.steps)[run.step % run.steps], sharding)
+        try:
+            state, metrics = train_step(run.state, batch)
+        except KeyboardInterrupt:
+            if run.is_deleted():  # in the middle of the step, whose result is lost
+                raise
+            asked.set()
+            return
+        run.advance(state, metrics)
+        advance(run.step)
+        # The host must not run far ahead, since the batches in flight take up memory, and Ctrl-C would have to wait.
+        in_flight.append(metrics["loss"])
+        if len(in_flight) > 2:
+            jax.block_until_ready(in_flight.popleft())
 
 
-def _evaluation(eval_fn, state, patience, epoch):
-    metrics = eval_fn(state)
-    if not isinstance(metrics, dict) or (patience is not None and "loss" not in metrics):
-        came = sorted(metrics) if isinstance(metrics, dict) else f"a {type(metrics).__name__}"
-        raise ValueError(
-            f"eval_fn returned {came}, but a dict of metrics, with patience one that has a 'loss', is needed."
-        )
-    metrics = {name: float(value) for name, value in metrics.items()}
-    if patience is not None and not np.isfinite(metrics["loss"]):
-        raise NonFiniteLossError(
-            f"the evaluation's loss after epoch {epoch + 1} (step {int(state.step)}) is {metrics['loss']}: early "
-            "stopping cannot compare it; look for bad values in the evaluation data."
-        )
-    return metrics
+def _all_steps(run, train_step, data, rows, sharding, stop, asked, advance):
+    """Train up to the step `stop` in one compiled loop over data on the device."""
+    of_epoch = rows(run.step // run.steps)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(of_epoch.shape[1:] + leaf.shape[1:], leaf.dtype), data)
+    run.make_records(jax.eval_shape(train_step, run.state, shapes)[1])
+    shardings = sharding and tuple(jax.tree.leaves(jax.tree.broadcast(sharding, data)))
+    first = run.step % run.steps
+    count = stop - run.step
+    state, records = _loop(train_step, shardings, run.state, run.records, data, of_epoch, first, first + count)
+    run.advance_to(stop, state, records)
+    advance(stop)
 
 
-def _check_finite(records, first_step):
-    for step, record in enumerate(records, first_step):
-        if not np.all(np.isfinite(record["loss"])):
-            raise NonFiniteLossError(
-                f"the loss of step {step} is {record['loss']}: lower the learning rate, clip the gradient "
-                "(optax.clip_by_global_norm), or look for bad values in the data."
-            )
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def _loop(train_step, shardings, state, records, data, rows, first, stop):
+    # Its bounds are arguments, so that one program, and one way of rounding, serves wherever a run is taken up again.
+    def body(place, carry):
+        state, records = carry
+        batch = jax.tree.map(lambda leaf: leaf[rows[place]], data)
+        if shardings is not None:
+            leaves, structure = jax.tree.flatten(batch)
+            batch = structure.unflatten(map(lax.with_sharding_constraint, leaves, shardings))
+        state, metrics = train_step(state, batch)
+        return state, write(records, metrics, place)
+
+    return lax.fori_loop(first, stop, body, (state, records))
 
 
-class _progress_bar:
-    """A bar over all steps, as a context that yields `advance(steps, text)`."""
-
-    def __init__(self, total, shown):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
-        self.task = self.bar.add_task("training", total=total)
-
-    def __enter__(self):
-        self.bar.start()
-        return lambda steps, text: self.bar.update(self.task, advance=steps, description=text)
-
-    def __exit__(self, *error):
-        self.bar.stop()
+def _any_process(asked):
+    """Whether any process was asked to stop, the same answer in all."""
+    return asked.is_set() if jax.process_count() == 1 else multihost_utils.process_allgather(asked.is_set()).any()

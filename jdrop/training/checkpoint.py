@@ -1,0 +1,227 @@
+"""Checkpoints of a run: written by orbax, whole or not there, and checked to the byte when they are read.
+
+A checkpoint is the folder named after its step: the arrays as orbax writes them, and `run.json` with everything else
+and a SHA-256 of every file. It is written under another name and renamed, so that a folder with a step's name is whole
+whenever the process is killed; the hashes find what was damaged later.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+ARRAYS, RECORD, SAVING, BROKEN = "arrays", "run.json", ".saving-", ".broken"
+
+
+class CheckpointError(OSError, ValueError):
+    """A checkpoint can't be written or read, or is another run's."""
+
+
+def checkpoint_steps(folder) -> list[int]:
+    """The steps of the checkpoints in a folder, ascending."""
+    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdecimal() and path.is_dir())
+
+
+def prepare(folder):
+    """Make the folder, see that it can be written to, and remove what a killed process left half written."""
+    if _first_process():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f"{SAVING}*"):
+                shutil.rmtree(path)
+            probe = folder / f"{SAVING}probe"
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
+            ) from error
+    _together(f"prepare {folder}")
+
+
+def save(folder, step, tree, record, keep):
+    """Write the checkpoint of a step, then remove all but the newest `keep` (None: keep all).
+
+    Args:
+      folder: an absolute path on a file system that all processes share.
+      step: the step's number.
+      tree: arrays; typed keys too.
+      record: everything else, as JSON has it.
+
+    Raises:
+      CheckpointError: the disk is full or read-only. No part of the checkpoint is left, and those before it stay.
+    """
+    target, temporary = folder / str(step), folder / f"{SAVING}{step}"
+    try:
+        if _first_process():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        _together(f"save {temporary}")
+        # Empty arrays have nothing to be saved, and orbax does not take them.
+        arrays = {name: _data(leaf) for name, leaf in _named(tree).items() if leaf.size}
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(temporary / ARRAYS, args=ocp.args.PyTreeSave(arrays))
+        if _first_process():
+            described = {name: _description(leaf) for name, leaf in _named(tree).items()}
+            _write_record(temporary, {"leaves": described, **record})
+            os.rename(temporary, target)
+            _sync_to_disk(folder)
+    except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        older = checkpoint_steps(folder)
+        kept = f"that of step {older[-1]} is whole and will be used" if older else "there is no earlier one"
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. Make room, or "
+            "copy the folder and give the copy's name, and run the same again to resume."
+        ) from error
+    if _first_process() and keep is not None:
+        for old in checkpoint_steps(folder)[:-keep]:
+            # Renamed first, since a folder that is half removed must not look like a checkpoint.
+            shutil.rmtree((folder / str(old)).rename(folder / f"{SAVING}removed-{old}"), ignore_errors=True)
+    _together(f"saved {target}")
+
+
+def newest(folder):
+    """The newest whole checkpoint as (path, record), or None where there are none; damaged ones are set aside.
+
+    Raises:
+      CheckpointError: there are checkpoints, but none is whole.
+    """
+    steps, broken, found = checkpoint_steps(folder), [], None
+    for step in reversed(steps):
+        try:
+            found = folder / str(step), _read_record(folder / str(step))
+            break
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            broken.append((step, error))
+    _together(f"looked through {folder}")
+    damage = "; ".join(f"{folder / str(step)}: {error}" for step, error in broken)
+    if broken and found is None:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole ({damage}): give another checkpoint_dir to start anew."
+        )
+    if broken:
+        warnings.warn(
+            f"a damaged checkpoint is set aside with {BROKEN!r} after its name ({damage}); training resumes from "
+            f"{found[0]}.",
+            stacklevel=3,
+        )
+        if _first_process():
+            for step, _ in broken:
+                shutil.rmtree(folder / f"{step}{BROKEN}", ignore_errors=True)
+                (folder / str(step)).rename(folder / f"{step}{BROKEN}")
+        _together(f"set aside in {folder}")
+    return found
+
+
+def restore(path, record, like):
+    """The tree saved at `path`, laid out over devices as `like`.
+
+    Raises:
+      CheckpointError: the tree has other arrays than `like`, or keys of another PRNG implementation.
+    """
+    leaves, saved = _named(like), record["leaves"]
+    wanted = dict.fromkeys(saved) | {name: _description(leaf) for name, leaf in leaves.items()}
+    differences = [
+        f"{name} is {_words(saved.get(name))} there and {_words(here)} here"
+        for name, here in wanted.items()
+        if saved.get(name) != here
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the checkpoint {path} is another model's, optimizer's or kind of key's: {'; '.join(differences[:5])}"
+            f"{' ...' if len(differences) > 5 else ''}. Resume with the state that the run began with, or give another "
+            "checkpoint_dir."
+        )
+    data = {name: _data(leaf) for name, leaf in leaves.items() if leaf.size}
+    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in data.items()}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(
+            path / ARRAYS,
+            args=ocp.args.PyTreeRestore(targets, restore_args=ocp.checkpoint_utils.construct_restore_args(targets)),
+        )
+
+    def place(name, leaf):
+        if not leaf.size:
+            return leaf
+        return (
+            jax.random.wrap_key_data(restored[name], impl=jax.random.key_impl(leaf))
+            if _is_key(leaf)
+            else restored[name]
+        )
+
+    return jax.tree.unflatten(jax.tree.structure(like), [place(name, leaf) for name, leaf in leaves.items()])
+
+
+def _named(tree):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _description(leaf):
+    kind = f"{jax.random.key_impl(leaf)} key" if _is_key(leaf) else str(leaf.dtype)
+    return {"shape": list(leaf.shape), "dtype": kind}
+
+
+def _words(description):
+    return "missing" if description is None else f"{description['dtype']}{description['shape']}"
+
+
+def _write_record(folder, record):
+    files = {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    record = {"files": files, **record}
+    (folder / RECORD).write_text(json.dumps({"sha256": _text_digest(record), "run": record}), encoding="utf-8")
+    for path in [*folder.rglob("*"), folder]:
+        _sync_to_disk(path)
+
+
+def _read_record(folder):
+    written = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = written["run"]
+    if _text_digest(record) != written["sha256"]:
+        raise ValueError(f"{RECORD} was changed")
+    for name, digest in record["files"].items():
+        if _digest(folder / name) != digest:
+            raise ValueError(f"{name} was changed")
+    return record
+
+
+def _text_digest(record):
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_to_disk(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_process():
+    return jax.process_index() == 0
+
+
+def _together(what):
+    """Wait for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)

@@ -1,0 +1,102 @@
+"""Where the numbers of a run go: a JSON line each, or TensorBoard."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+
+def reporter(run, callbacks, log, advance, epochs):
+    """A function that tells the callbacks, the log and the progress bar what is new at a run's step."""
+    started = before = time.monotonic()
+    step_before = run.step
+    log = Path(log) if log is not None and jax.process_index() == 0 else None
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if run.step > run.start:
+            _rewind(log, run.step)
+
+    def report(news):
+        nonlocal before, step_before
+        epoch = -(-run.step // run.steps)
+        record = {"step": run.step, "epoch": epoch, **news}
+        numbers = [f"{name} {np.mean(value):.4g}" for name, value in news.items()]
+        advance(run.step, "  ".join([f"epoch {epoch}/{epochs}", *numbers]))
+        if log is not None:
+            now = time.monotonic()
+            rate = (run.step - step_before) * run.batch_size / max(now - before, 1e-9)
+            timed = record | {"seconds": now - started, "examples_per_second": rate}
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(timed)) + "\n")
+            before, step_before = now, run.step
+        for callback in callbacks:
+            callback(run.state, dict(record))
+
+    return report
+
+
+def _rewind(log, step):
+    """Drop the lines at the file's end that a resumed run will write again: those after `step`."""
+    if log.exists():
+        lines = log.read_bytes().splitlines(keepends=True)
+        while lines and _step(lines[-1]) > step:
+            lines.pop()
+        rewound = log.with_name(log.name + ".rewound")
+        rewound.write_bytes(b"".join(lines))
+        os.replace(rewound, log)
+
+
+def _step(line):
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # cut off in the middle of writing
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+def tensorboard(folder):
+    """Make a callback of `fit` that writes the run's numbers for TensorBoard, by the library tensorboardX.
+
+    Args:
+      folder: where the event file goes; made when missing. A resumed run hides what it will write again.
+
+    Returns:
+      `(state, record) -> None`.
+
+    Raises:
+      ModuleNotFoundError: tensorboardX is not installed.
+
+    Example:
+      >>> import jdrop
+      >>> write = jdrop.training.tensorboard("runs/first")  # doctest: +SKIP
+      >>> jdrop.training.fit(state, step, data, epochs=2, batch_size=4, callbacks=[write])  # doctest: +SKIP
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'tensorboardX writes for TensorBoard but is not installed: write pip install "jdrop[tensorboard]".'
+        ) from error
+    writer = None
+
+    def write(state, record):
+        nonlocal writer
+        writer = writer or SummaryWriter(str(folder), purge_step=record["step"])
+        for name, value in record.items():
+            if name != "step":
+                for tag, number in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    writer.add_scalar(name if tag is None else f"{name}/{tag}", number, record["step"])
+        writer.flush()
+
+    return write
