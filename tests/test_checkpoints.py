@@ -215,7 +215,7 @@ def interrupting(at):
 
 def test_ctrl_c_saves_and_returns(tmp_path):
     whole = run()
-    state, history = run(step=interrupting(18), checkpoint_dir=tmp_path, save_every=100)
+    _, history = run(step=interrupting(18), checkpoint_dir=tmp_path, save_every=100)
     assert [path.name for path in tmp_path.iterdir()] == ["18"]
     assert history == {name: values[: len(history[name])] for name, values in whole[1].items()}
     assert len(history["loss"]) == 3

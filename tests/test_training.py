@@ -6,61 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import array, key
+from cases import key
 from flax import nnx
+from runs import MODEL, X, Y, equal, linear_loss, linear_state, linen_state, loss_fn
 
 import jdrop
 from jdrop.training import NonFiniteLossError, TrainState, fit, make_eval_step, make_train_step
-
-X = np.asarray(array((40, 6)))
-Y = (X[:, 0] > 0).astype(np.int32)
-
-
-class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x, train):
-        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(16)(x))
-        x = jdrop.linen.Dropout(0.5, deterministic=not train)(nn.relu(x))
-        return nn.Dense(2)(x)
-
-
-MODEL = Net()
-
-
-def loss_fn(params, batch, key, batch_stats):
-    variables, train = {"params": params, "batch_stats": batch_stats}, key is not None
-    rngs = {"dropout": key} if train else None
-    logits, updates = MODEL.apply(variables, batch[0], train, rngs=rngs, mutable=["batch_stats"])
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
-    return loss, {"accuracy": (logits.argmax(-1) == batch[1]).mean()}, updates
-
-
-def linen_state(seed=0):
-    variables = MODEL.init(key(1), X, False)
-    return TrainState.create(
-        apply_fn=MODEL.apply,
-        params=variables["params"],
-        tx=optax.sgd(0.1, momentum=0.9),  # optax.adam does not run under strict promotion
-        key=key(seed),
-        collections={"batch_stats": variables["batch_stats"]},
-    )
-
-
-def linear_loss(params, batch, key):
-    return jnp.mean((jdrop.dropout(key, batch, 0.5, key is None) @ params["w"] - 1.0) ** 2), {}
-
-
-def linear_state(seed=0, tx=None):
-    return TrainState.create(apply_fn=None, params={"w": jnp.zeros(6)}, tx=tx or optax.sgd(0.1), key=key(seed))
-
-
-def equal(a, b):
-    def same(a, b):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
-
-    jax.tree.map(same, a, b)
 
 
 def test_a_step_is_the_gradient_step_with_the_key_of_its_number():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -151,11 +152,9 @@ def restore(path, record, like):
     def place(name, leaf):
         if not leaf.size:
             return leaf
-        return (
-            jax.random.wrap_key_data(restored[name], impl=jax.random.key_impl(leaf))
-            if _is_key(leaf)
-            else restored[name]
-        )
+        # orbax commits what it restores to its devices, for which a step would be compiled again.
+        array = restored[name] if leaf.committed else jnp.array(np.asarray(restored[name]))
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
 
     return jax.tree.unflatten(jax.tree.structure(like), [place(name, leaf) for name, leaf in leaves.items()])
 

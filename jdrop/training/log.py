@@ -92,11 +92,10 @@ def tensorboard(folder):
 
     def write(state, record):
         nonlocal writer
-        writer = writer or SummaryWriter(str(folder), purge_step=record["step"])
+        writer = writer or SummaryWriter(str(folder), purge_step=record["step"], flush_secs=1)
         for name, value in record.items():
             if name != "step":
                 for tag, number in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     writer.add_scalar(name if tag is None else f"{name}/{tag}", number, record["step"])
-        writer.flush()
 
     return write

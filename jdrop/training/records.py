@@ -54,9 +54,10 @@ def averages(records, first):
 
 def check_finite(losses, first_step, stopped):
     """Raise for the first of the steps whose loss is not finite; seeds that have stopped may do as they please."""
-    for step, loss in enumerate(losses, first_step):
-        if not np.all(np.isfinite(loss) | stopped):
-            raise NonFiniteLossError(
-                f"the loss of step {step} is {loss}: lower the learning rate, clip the gradient "
-                "(optax.clip_by_global_norm), or look for bad values in the data."
-            )
+    fine = np.isfinite(losses) | stopped
+    bad = np.flatnonzero(~fine.reshape(len(fine), -1).all(1))
+    if len(bad):
+        raise NonFiniteLossError(
+            f"the loss of step {first_step + bad[0]} is {losses[bad[0]]}: lower the learning rate, clip the gradient "
+            "(optax.clip_by_global_norm), or look for bad values in the data."
+        )

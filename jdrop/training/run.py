@@ -194,6 +194,9 @@ def _choose(better, new, old):
     """The new state's leaves for the seeds that are better."""
 
     def choose(new, old):
+        if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):  # a select would count as a use of both
+            data = choose(jax.random.key_data(new), jax.random.key_data(old))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
 
     return jax.tree.map(choose, new, old)
