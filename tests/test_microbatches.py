@@ -97,7 +97,7 @@ def net_loss(params, batch, key):
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_per_example_is_a_python_loop_over_examples(accumulate):
-    params = Net().init({"params": key(1), "dropout": key(1)}, X[:1])["params"]
+    params = jax.jit(Net().init)({"params": key(1), "dropout": key(1)}, X[:1])["params"]
     step_key, gradients, losses, outs = jdrop.fold_in(key(0), "dropout", 0), [], [], []
     one_example = jax.jit(jax.value_and_grad(net_loss, has_aux=True))
     for j in range(COUNT):
