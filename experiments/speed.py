@@ -9,6 +9,7 @@ shapes       odd last axes, one to five axes, masks shared along axes, beside Fl
 residual     bytes an element that the backward pass keeps
 block        what three dropouts add to a train step of a transformer block
 compilation  the time to compile a train step with 24 dropouts
+microbatches train steps of single examples and of micro-batches, beside that of the whole batch
 gpu          bfloat16 on a GPU, beside a device copy; nothing where JAX has no GPU
 
     pip install -e ".[experiments,peers,torch]" && python -m experiments speed
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
-from experiments import _gpu, _peers, _steps
+from experiments import _gpu, _peers, _steps, _training
 from experiments._figures import at_least, at_most, machine, record, summary
 from experiments._report import save_table
 from experiments._timing import Case, measure
@@ -221,6 +222,7 @@ SECTIONS = {
     "residual": residual,
     "block": _steps.block,
     "compilation": _steps.compilation,
+    "microbatches": _training.microbatches,
     "gpu": _gpu.gpu,
 }
 

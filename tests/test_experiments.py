@@ -259,7 +259,12 @@ def test_speed(tmp_path):
             assert (row["peer"], row["figure"]) == (peer.name, "not installed")
     residuals = {row["what"].split(": ")[1]: float(row["figure"]) for row in rows if row["what"].startswith("residual")}
     assert residuals == {"jdrop.dropout, save='key'": 0, "jdrop.dropout, save='mask'": 1 / 8, "flax.linen": 5}
-    for what in ("transformer block: share of Flax's added time", "compile time of a train step: times Flax's"):
+    for what in (
+        "transformer block: share of Flax's added time",
+        "compile time of a train step: times Flax's",
+        "step of a dense network, per_example: times whole batch",
+        "step of a transformer block, accumulate=4: times whole batch",
+    ):
         assert count[what] == 1
     assert "nothing was measured on a GPU" in result.stdout
     assert (tmp_path / "summary.md").read_text().rstrip() in result.stdout

@@ -51,7 +51,7 @@ class TrainState(train_state.TrainState):
         """
         # Steps donate their state: without a copy the first one would delete the caller's own arrays.
         params, key, collections = jax.tree.map(jnp.copy, (params, as_typed_key(key), dict(collections or {})))
-        return super().create(
+        state = super().create(
             apply_fn=apply_fn,
             params=params,
             tx=tx,
@@ -59,3 +59,12 @@ class TrainState(train_state.TrainState):
             collections=collections,
             **kwargs,
         )
+        return without_weak_types(state.replace(step=jnp.zeros((), jnp.int32)))
+
+
+def without_weak_types(tree):
+    """The leaves of `tree` as arrays of their dtypes, which promotion leaves alone.
+
+    So a step is traced once: its result has the types of its argument, and of a state that was read from a file.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
