@@ -7,6 +7,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jdrop.keys import fold_in
+from jdrop.training.state import without_weak_types
 
 
 def count_examples(data) -> int:
@@ -65,6 +66,6 @@ def own(state, everywhere):
         leaf = jnp.asarray(leaf)
         if everywhere is not None and leaf.sharding.device_set != everywhere.device_set:
             leaf = jax.device_put(leaf, everywhere)
-        return jnp.array(leaf, leaf.dtype, copy=True)
+        return jnp.copy(leaf)
 
-    return jax.tree.map(copy, state)
+    return without_weak_types(jax.tree.map(copy, state))

@@ -31,7 +31,7 @@ def write(records, metrics, place):
 
     def written(record, metric):
         metric = jnp.asarray(metric).astype(record.dtype).reshape(*record.shape[1:], -1)
-        return record.at[place].set(metric.mean(-1))
+        return record.at[place].set(_sum(jnp.moveaxis(metric, -1, 0)) / metric.shape[-1])
 
     return {name: written(record, metrics[name]) for name, record in records.items()}
 
@@ -41,15 +41,28 @@ def record(records, metrics, place):
     return write(records, metrics, place)
 
 
-@jax.jit
 def averages(records, first):
     """The mean of each metric from the step `first` of the epoch on."""
+    # Divided on the host: XLA divides a stack of seeds as it multiplies by the reciprocal, which rounds differently.
+    sums = jax.device_get(_sums(records, np.int32(first)))
+    return {name: total / total.dtype.type(len(records[name]) - first) for name, total in sums.items()}
 
-    def average(record):
-        seen = jnp.arange(len(record)) >= first
-        return jnp.mean(record, 0, where=seen.reshape(-1, *(1,) * (record.ndim - 1)))
 
-    return jax.tree.map(average, records)
+@jax.jit
+def _sums(records, first):
+    def total(record):
+        seen = (jnp.arange(len(record)) >= first).reshape(-1, *(1,) * (record.ndim - 1))
+        return _sum(jnp.where(seen, record, 0))
+
+    return jax.tree.map(total, records)
+
+
+def _sum(x):
+    """The sum over the first axis by halves: XLA would choose its order by the shape, so by the number of seeds."""
+    while len(x) > 1:
+        half = len(x) // 2
+        x = jnp.concatenate([x[:half] + x[half : 2 * half], x[2 * half :]])
+    return x[0]
 
 
 def check_finite(losses, first_step, stopped):

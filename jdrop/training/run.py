@@ -70,7 +70,7 @@ class Run:
     def end_epoch(self):
         """Average the epoch's records into the history."""
         first = max(self.start - (self.step - self.steps), 0)
-        means, self.records = jax.device_get(averages(self.records, np.int32(first))), {}
+        means, self.records = averages(self.records, first), {}
         return self._remember({name: np.where(self.stopped, np.nan, mean) for name, mean in means.items()})
 
     def evaluate(self, eval_fn, patience):

@@ -39,7 +39,13 @@ def vmap_seeds(function, *, exact=True, donate_argnums=0):
       (2, 5)
     """
 
+    def alone(_, arguments):
+        # XLA would fuse the first and last operations with taking the stacks apart, and round them differently.
+        result = function(*lax.optimization_barrier(arguments))
+        return None, lax.optimization_barrier(result)
+
     def one_after_another(*stacks):
-        return lax.scan(lambda _, arguments: (None, function(*arguments)), None, stacks, unroll=True)[1]
+        # Written out, since XLA's convolutions round differently in a loop.
+        return lax.scan(alone, None, stacks, unroll=True)[1]
 
     return jax.jit(one_after_another if exact else jax.vmap(function), donate_argnums=donate_argnums)
