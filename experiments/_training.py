@@ -1,4 +1,7 @@
-"""Train steps of `jdrop.training`: what keys for single examples, and micro-batches, cost."""
+"""Train steps and the loop of `jdrop.training`: what single examples' keys, micro-batches and `fit` cost."""
+
+import contextlib
+import io
 
 import flax.linen as nn
 import jax
@@ -19,12 +22,14 @@ SETTINGS = {
 
 
 class Classifier(nn.Module):
-    """Dense layers of 512 units with ReLU and dropout, to ten classes."""
+    """Two dense layers with ReLU and dropout, to ten classes."""
+
+    width: int = 512
 
     @nn.compact
     def __call__(self, x):
         for _ in range(2):
-            x = jdrop.linen.Dropout(0.5, deterministic=False)(nn.relu(nn.Dense(512)(x)))
+            x = jdrop.linen.Dropout(0.5, deterministic=False)(nn.relu(nn.Dense(self.width)(x)))
         return nn.Dense(10)(x)
 
 
@@ -75,3 +80,72 @@ def _case(loss_fn, params, batch, settings):
         return state, metrics
 
     return Case(call)
+
+
+def loop(quick):
+    """`fit` beside a loop over the jitted step with its batch at hand, and seeds beside runs one after another."""
+    steps = 4 if quick else 200
+    for name, width, batch_size in (("wide", 512, 128), ("narrow", 64, 32)):
+        runs = _Runs(Classifier(width), steps, batch_size)
+        cases = {
+            "bare loop": Case(runs.bare),
+            "fit": Case(runs.fit),
+            "fit(scan=True)": Case(lambda runs=runs: runs.fit(scan=True)),
+        }
+        if name == "narrow":
+            cases |= {
+                "5 runs": Case(lambda runs=runs: [runs.bare() for _ in range(5)]),
+                "vmap_seeds": Case(lambda runs=runs: runs.seeds(exact=True)),
+                "vmap_seeds(exact=False)": Case(lambda runs=runs: runs.seeds(exact=False)),
+            }
+        times = {case: seconds / steps for case, seconds in measure(cases, 1 if quick else 7, 0.01).items()}
+        about = {"shape": (batch_size, 784), "dtype": "float32", "rate": 0.5, "key": "threefry2x32", "mode": "jitted"}
+        for ours in [case for case in cases if case not in ("bare loop", "5 runs")]:
+            theirs, target = ("5 runs", None) if "seeds" in ours else ("bare loop", at_most(1.03))
+            yield record(
+                f"step of a {name} dense network, {ours}: times {theirs}",
+                times[ours] / times[theirs],
+                target if name == "wide" else None,
+                **about,
+                ours=(ours, times[ours]),
+                theirs=(theirs, times[theirs]),
+            )
+
+
+class _Runs:
+    """The same steps trained in different ways, from the same state."""
+
+    def __init__(self, model, steps, batch_size):
+        x = jax.random.normal(jax.random.key(0), (steps * batch_size, 784))
+        self.model, self.batch_size = model, batch_size
+        self.data = jax.device_get((x, jnp.arange(len(x)) % 10))
+        self.batches = [
+            jax.tree.map(lambda array, i=i: jnp.asarray(array[i * batch_size :][:batch_size]), self.data)
+            for i in range(steps)
+        ]
+        self.params = jax.jit(model.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x[:1])["params"]
+        self.tx = optax.sgd(1e-3)
+        self.step = jdrop.training.make_train_step(self.loss)
+        self.of_seeds = {exact: jdrop.training.vmap_seeds(self.step, exact=exact) for exact in (True, False)}
+
+    def loss(self, params, batch, key):
+        return classification(self.model.apply({"params": params}, batch[0], rngs={"dropout": key}), batch), {}
+
+    def state(self, key):
+        return jdrop.training.TrainState.create(apply_fn=None, params=self.params, tx=self.tx, key=key)
+
+    def bare(self):
+        state = self.state(jax.random.key(0))
+        for batch in self.batches:
+            state, _ = self.step(state, batch)
+        return state
+
+    def fit(self, **settings):
+        return self._fit(self.state(jax.random.key(0)), self.step, **settings)
+
+    def seeds(self, exact):
+        return self._fit(jax.vmap(self.state)(jax.random.split(jax.random.key(0), 5)), self.of_seeds[exact])
+
+    def _fit(self, state, step, **settings):
+        with contextlib.redirect_stderr(io.StringIO()):  # the progress bar is on, as for users
+            return jdrop.training.fit(state, step, self.data, epochs=1, batch_size=self.batch_size, **settings)[0]

@@ -223,6 +223,7 @@ SECTIONS = {
     "block": _steps.block,
     "compilation": _steps.compilation,
     "microbatches": _training.microbatches,
+    "loop": _training.loop,
     "gpu": _gpu.gpu,
 }
 
