@@ -99,6 +99,7 @@ def test_a_key_of_another_kind_is_refused(tmp_path):
         ({"state": linen_state().replace(step=jnp.int32(5))}, "start 0, but here it is 5"),
         ({"state": linear_state()}, r"is float32\[16\] there and missing here"),
         ({"resume": False}, "write resume=True"),
+        ({"epochs": 0}, "is beyond step 0, where epochs=0 ends: write more epochs"),
     ],
 )
 def test_another_run_s_checkpoint_is_refused(tmp_path, change, message):

@@ -55,7 +55,8 @@ def test_the_readme_has_both_examples_of_at_most_20_lines():
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_the_readme_s_examples_run(block):
+def test_the_readme_s_examples_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
 
 

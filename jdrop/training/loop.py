@@ -83,7 +83,7 @@ def fit(
     Raises:
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
       CheckpointError: a checkpoint can't be written, none can be read, or it is another run's: another model,
-        optimizer, kind of key, root key, data size or batch size.
+        optimizer, kind of key, root key, data size or batch size, or one that has gone further than `epochs`.
       ValueError: sizes that do not fit, or `patience` without an evaluation loss.
 
     Example:
@@ -125,7 +125,7 @@ def fit(
         return np.moveaxis(order.reshape(*run.stack, run.steps, batch_size), -2, 0)
 
     if checkpoint_dir is not None:
-        run.open(Path(checkpoint_dir).absolute(), resume, patience)
+        run.open(Path(checkpoint_dir).absolute(), resume, end, patience)
     data = jax.device_put(data, everywhere) if scan else jax.tree.map(np.asarray, data)
     train = functools.partial(_all_steps if scan else _each_step, run, train_step, data, rows, sharding)
     eval_every = eval_every or run.steps

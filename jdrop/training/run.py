@@ -121,11 +121,11 @@ class Run:
         """The best state so far, or the last one where none was looked for."""
         return self.state if self.best is None else self.best
 
-    def open(self, folder, resume, patience):
+    def open(self, folder, resume, end, patience):
         """Take a folder for the run's checkpoints, and go on from the newest one."""
         checkpoint.prepare(folder)
         if resume:
-            self._resume(folder, patience)
+            self._resume(folder, end, patience)
         elif checkpoint.checkpoint_steps(folder):
             raise checkpoint.CheckpointError(
                 f"checkpoint_dir {folder} holds checkpoints: write resume=True to go on with that run, or give another."
@@ -149,7 +149,7 @@ class Run:
         checkpoint.save(self.folder, self.step, self._tree(), record, keep)
         self.saved = self.step
 
-    def _resume(self, folder, patience):
+    def _resume(self, folder, end, patience):
         """Take over the newest whole checkpoint, if there is one."""
         found = checkpoint.newest(folder)
         if found is None:
@@ -161,6 +161,11 @@ class Run:
                     f"the checkpoint {path} is of a run with {name} {record[name]}, but here it is {mine}: resume with "
                     "what the run began with, or give another checkpoint_dir."
                 )
+        if record["step"] > end:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: write "
+                "more epochs, or give another checkpoint_dir."
+            )
         root = jax.random.key_data(self.state.key)
         self.records = empty_records(record["metrics"], self.steps, self.stack, self.everywhere)
         self.best = self.state if record["has_best"] else None
