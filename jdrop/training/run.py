@@ -163,8 +163,8 @@ class Run:
                 )
         if record["step"] > end:
             raise checkpoint.CheckpointError(
-                f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: write "
-                "more epochs, or give another checkpoint_dir."
+                f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: "
+                "write more epochs, or give another checkpoint_dir."
             )
         root = jax.random.key_data(self.state.key)
         self.records = empty_records(record["metrics"], self.steps, self.stack, self.everywhere)
