@@ -136,7 +136,7 @@ def test_a_run_goes_on_on_another_mesh(scan, tmp_path):
     for epochs, shape in enumerate([(8, 1), None, (2, 4)], 2):
         mesh = shape and make_mesh(shape)
         state = make_state() if mesh is None else laid_out(make_state(), mesh)
-        run = train(state, mesh=mesh, scan=scan, epochs=epochs, eval_fn=evaluate, patience=50, checkpoint_dir=tmp_path)
+        run = train(state, mesh=mesh, scan=scan, epochs=epochs, eval_fn=evaluate, checkpoint_dir=tmp_path)
         if mesh is not None:
             split = NamedSharding(mesh, PartitionSpec(None, "model"))
             assert run[0].params["first"]["w"].sharding.is_equivalent_to(split, 2)
