@@ -10,7 +10,7 @@ the epochs, the trained parameters, and the accuracy on 360 test digits.
 
     python -m experiments meshes
 
-Writes meshes.csv and meshes.md. Under a minute on two cores.
+Writes meshes.csv and meshes.md. About a minute on two cores.
 """
 
 import argparse
