@@ -28,7 +28,7 @@ def run(*arguments, **variables):
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("digits", "mnist", "speed", "uncertainty"):
+    for name in ("digits", "meshes", "mnist", "speed", "uncertainty"):
         assert f"\n  {name} " in result.stdout
 
 
@@ -51,6 +51,20 @@ def test_digits(tmp_path):
         assert f"{float(row['NLL']):.4f} ± {float(row['NLL standard error']):.4f}" in result.stdout
     assert (tmp_path / "digits.md").read_text().rstrip() in result.stdout
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_meshes(tmp_path):
+    result = run("meshes", "--quick", "--seed", "3", "--out", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader((tmp_path / "meshes.csv").read_text().splitlines()))
+    meshes = ["one device", "data 4 x model 2", "data 2 x model 4", "data 4, 2 processes"]
+    assert [row["mesh"] for row in rows] == meshes
+    for row in rows:
+        assert row["masks equal"] == "yes"
+        assert float(row["largest difference of a loss"]) < 1e-5
+        assert float(row["largest difference of a parameter"]) < 1e-5
+        assert abs(float(row["test accuracy"]) - float(rows[0]["test accuracy"])) < 0.01
+    assert (tmp_path / "meshes.md").read_text().rstrip() in result.stdout
 
 
 TABLES = {  # the first cells of each table's rows, and the figures, that a topic of `uncertainty` writes

@@ -3,13 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jdrop.keys import fold_in
-from jdrop.training.state import without_weak_types
 
 
 def count_examples(data) -> int:
@@ -43,35 +40,14 @@ def gather(data, rows, sharding):
         return jax.tree.map(lambda array: array[rows], data)
 
     def place(sharding, array):
+        read = {}  # once for all devices that have parts of the same rows
+
         def part(index):
             of_rows, rest = index[: rows.ndim], index[rows.ndim :]
-            return array[rows[of_rows]][(slice(None),) * rows.ndim + rest]
+            if str(of_rows) not in read:
+                read[str(of_rows)] = array[rows[of_rows]]
+            return read[str(of_rows)][(slice(None),) * rows.ndim + rest]
 
         return jax.make_array_from_callback(rows.shape + array.shape[1:], sharding, part)
 
     return jax.tree.map(place, jax.tree.broadcast(sharding, data), data)
-
-
-def replicated(sharding):
-    """The sharding of what every device of the batch's mesh holds, or None without a mesh."""
-    meshes = {leaf.mesh if isinstance(leaf, NamedSharding) else None for leaf in jax.tree.leaves(sharding)}
-    if not meshes and jax.process_count() == 1:
-        return None
-    if len(meshes) != 1 or None in meshes:
-        raise TypeError(
-            f"sharding is {sharding!r}, but a NamedSharding of a batch over the devices of all processes is needed: "
-            'write sharding=NamedSharding(mesh, PartitionSpec("data")).'
-        )
-    return NamedSharding(meshes.pop(), PartitionSpec())
-
-
-def own(state, everywhere):
-    """A copy of the state to be donated, without weak types; what is not laid out over the mesh is replicated on it."""
-
-    def copy(leaf):
-        leaf = jnp.asarray(leaf)
-        if everywhere is not None and leaf.sharding.device_set != everywhere.device_set:
-            leaf = jax.device_put(leaf, everywhere)
-        return jnp.copy(leaf)
-
-    return without_weak_types(jax.tree.map(copy, state))

@@ -10,8 +10,9 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from jdrop.masks.shape import as_size
-from jdrop.training.data import count_examples, epoch_order, gather, own, replicated
+from jdrop.training.data import count_examples, epoch_order, gather
 from jdrop.training.interrupt import interrupts
+from jdrop.training.layout import constrain, keep_layout, on_devices, own, replicated
 from jdrop.training.log import reporter
 from jdrop.training.progress import progress_bar
 from jdrop.training.records import write
@@ -57,9 +58,10 @@ def fit(
       patience: stop after this many evaluations without a lower "loss", and return the state with the lowest.
       scan: True keeps the data on the device and runs all steps between two events (the end of an epoch, an
         evaluation, a save) as one compiled loop: for data that fit into its memory, and short steps.
-      sharding: a `NamedSharding` of a batch, or a tree of them as `data`. The state stays as it is laid out on that
-        mesh, or is replicated over it. With several processes each has all of `data`, memory-mapped perhaps, and
-        reads the rows of its own devices.
+      sharding: a `NamedSharding` of a batch, or a tree of them as `data`. What of the state is laid out on that mesh
+        stays so, the rest is replicated over it, and `train_step` is jitted with a result laid out alike. With
+        several processes each has the same state and all of `data`, memory-mapped perhaps, and reads the rows of its
+        own devices.
       checkpoint_dir: a folder for checkpoints, one folder a step; shared by all processes. `fit` saves there at its end
         too, and raises if what it holds is another run's.
       save_every: steps from one checkpoint to the next, at least 1; None saves after each epoch.
@@ -84,7 +86,8 @@ def fit(
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
       CheckpointError: a checkpoint can't be written, none can be read, or it is another run's: another model,
         optimizer, kind of key, root key, data size or batch size, or one that has gone further than `epochs`.
-      ValueError: sizes that do not fit, or `patience` without an evaluation loss.
+      TypeError: a `sharding` that is none of a mesh, or that several processes need and have not.
+      ValueError: sizes that do not fit, `patience` without an evaluation loss, or processes with different states.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, jdrop
@@ -126,7 +129,9 @@ def fit(
 
     if checkpoint_dir is not None:
         run.open(Path(checkpoint_dir).absolute(), resume, end, patience)
-    data = jax.device_put(data, everywhere) if scan else jax.tree.map(np.asarray, data)
+    if everywhere is not None:
+        train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
+    data = on_devices(data, everywhere) if scan else jax.tree.map(np.asarray, data)
     train = functools.partial(_all_steps if scan else _each_step, run, train_step, data, rows, sharding)
     eval_every = eval_every or run.steps
     events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every or run.steps]
@@ -144,6 +149,8 @@ def fit(
                 if news:
                     report(news)
             except KeyboardInterrupt:
+                if jax.process_count() > 1:
+                    raise
                 asked.set()
             ended = run.step >= end or run.stopped.all() or _any_process(asked)
             run.save(ended or run.step % (save_every or run.steps) == 0, keep)
@@ -160,7 +167,8 @@ def _each_step(run, train_step, data, rows, sharding, stop, asked, advance):
         try:
             state, metrics = train_step(run.state, batch)
         except KeyboardInterrupt:
-            if run.is_deleted():  # in the middle of the step, whose result is lost
+            # In the middle of the step its result is lost, and other processes may have gone on.
+            if run.is_deleted() or jax.process_count() > 1:
                 raise
             asked.set()
             return
@@ -175,29 +183,30 @@ def _each_step(run, train_step, data, rows, sharding, stop, asked, advance):
 def _all_steps(run, train_step, data, rows, sharding, stop, asked, advance):
     """Train up to the step `stop` in one compiled loop over data on the device."""
     of_epoch = rows(run.step // run.steps)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(of_epoch.shape[1:] + leaf.shape[1:], leaf.dtype), data)
-    run.make_records(jax.eval_shape(train_step, run.state, shapes)[1])
     shardings = sharding and tuple(jax.tree.leaves(jax.tree.broadcast(sharding, data)))
+    step = functools.partial(_step_on, train_step, shardings)
+    run.make_records(jax.eval_shape(step, run.state, data, of_epoch[0])[1])
     first = run.step % run.steps
     count = stop - run.step
-    state, records = _loop(train_step, shardings, run.state, run.records, data, of_epoch, first, first + count)
+    loop = keep_layout(_loop, run.state, run.everywhere, static_argnums=(0, 1), donate_argnums=(2, 3))
+    state, records = loop(train_step, shardings, run.state, run.records, data, of_epoch, first, first + count)
     run.advance_to(stop, state, records)
     advance(stop)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def _loop(train_step, shardings, state, records, data, rows, first, stop):
     # Its bounds are arguments, so that one program, and one way of rounding, serves wherever a run is taken up again.
     def body(place, carry):
         state, records = carry
-        batch = jax.tree.map(lambda leaf: leaf[rows[place]], data)
-        if shardings is not None:
-            leaves, structure = jax.tree.flatten(batch)
-            batch = structure.unflatten(map(lax.with_sharding_constraint, leaves, shardings))
-        state, metrics = train_step(state, batch)
+        state, metrics = _step_on(train_step, shardings, state, data, rows[place])
         return state, write(records, metrics, place)
 
     return lax.fori_loop(first, stop, body, (state, records))
+
+
+def _step_on(train_step, shardings, state, data, rows):
+    batch = jax.tree.map(lambda leaf: leaf[rows], data)
+    return train_step(state, batch if shardings is None else constrain(batch, shardings))
 
 
 def _any_process(asked):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdrop.training import checkpoint
+from jdrop.training.layout import on_host
 from jdrop.training.records import (
     NonFiniteLossError,
     averages,
@@ -25,7 +26,7 @@ class Run:
 
     def __init__(self, state, examples, batch_size, everywhere):
         self.state, self.everywhere, self.stack = state, everywhere, state.key.shape
-        numbers = np.unique(np.asarray(state.step))
+        numbers = np.unique(on_host(state.step))
         if len(self.stack) > 1 or len(numbers) != 1 or np.shape(state.step) != self.stack:
             raise ValueError(
                 f"state has keys of shape {self.stack} and steps {numbers.tolist()}, but one state, or a stack of "
@@ -41,7 +42,7 @@ class Run:
     def root(self):
         """The root key, in this process alone."""
         key = self.state.key
-        return jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
+        return jax.random.wrap_key_data(on_host(jax.random.key_data(key)), impl=jax.random.key_impl(key))
 
     def is_deleted(self):
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
@@ -86,7 +87,7 @@ class Run:
             raise ValueError(
                 f"eval_fn returned {came}, but a dict of metrics, with patience one that has a 'loss', is needed."
             )
-        metrics = {name: np.asarray(value, float) for name, value in jax.device_get(metrics).items()}
+        metrics = {name: np.asarray(value, float) for name, value in on_host(metrics).items()}
         for name, value in metrics.items():
             if value.shape != self.stack:
                 raise ValueError(
@@ -166,11 +167,11 @@ class Run:
                 f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: "
                 "write more epochs, or give another checkpoint_dir."
             )
-        root = jax.random.key_data(self.state.key)
+        root = on_host(jax.random.key_data(self.state.key))
         self.records = empty_records(record["metrics"], self.steps, self.stack, self.everywhere)
         self.best = self.state if record["has_best"] else None
         tree = checkpoint.restore(path, record, self._tree())
-        if not np.array_equal(np.asarray(root), np.asarray(jax.random.key_data(tree["state"].key))):
+        if not np.array_equal(root, on_host(jax.random.key_data(tree["state"].key))):
             raise checkpoint.CheckpointError(
                 f"the checkpoint {path} is of a run with another root key: resume with the key that the run began "
                 "with, or give another checkpoint_dir."
