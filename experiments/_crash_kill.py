@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from experiments import _crash_child
 
-SAVE, REMOVAL = r"\.saving-\d+", r"\.saving-removed-\d+"  # what `fit` names a folder while it saves or removes it
+SAVING = ".saving-"  # what the names of folders begin with that `fit` has not saved whole yet, or removes
+SAVE, REMOVAL = rf"({re.escape(SAVING)})?\d+", rf"{re.escape(SAVING)}removed-\d+"
 POLL = 1e-4  # seconds between two looks; a removal takes about a millisecond
 PLACES = ("at its start", "in a save", "in a removal", "between")
 
 
 class Moment(NamedTuple):
-    """Some seconds after the `count`th folder of a kind has appeared, or, with no `kind`, after the process began."""
+    """Some seconds after the `count`th save or removal has begun, or, with no `kind`, after the process has."""
 
     seconds: float
     kind: str | None = None
@@ -66,11 +67,11 @@ def attempt(context, folder, arguments, moment=None):
 
 def wait(process, folder, moment):
     """Whether the process lives to see the moment."""
-    seen = set()
+    whole, seen = steps(folder), set()
     while moment.kind and len(seen) < moment.count and process.is_alive():
         time.sleep(POLL)
         if (folder / "trains").exists():
-            seen |= {name for name in names(folder) if re.fullmatch(moment.kind, name)}
+            seen |= {name.removeprefix(SAVING) for name in names(folder) if re.fullmatch(moment.kind, name)} - whole
     process.join(moment.seconds)
     return process.is_alive()
 
@@ -79,10 +80,10 @@ def place(folder):
     """Where in a process a kill fell, by what it left."""
     if not (folder / "trains").exists():
         return PLACES[0]
-    for kind, where in ((SAVE, PLACES[1]), (REMOVAL, PLACES[2])):
-        if any(re.fullmatch(kind, name) for name in names(folder)):
-            return where
-    return PLACES[3]
+    left = [name for name in names(folder) if name.startswith(SAVING)]
+    if any(re.fullmatch(REMOVAL, name) for name in left):
+        return PLACES[2]
+    return PLACES[1] if left else PLACES[3]
 
 
 def names(folder):
@@ -92,9 +93,13 @@ def names(folder):
         return []
 
 
+def steps(folder):
+    return {name for name in names(folder) if name.isdecimal()}
+
+
 def newest(folder):
     """The step of the newest checkpoint, 0 where there is none."""
-    return max((int(name) for name in names(folder) if name.isdecimal()), default=0)
+    return max(map(int, steps(folder)), default=0)
 
 
 def result(folder):

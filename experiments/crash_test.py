@@ -4,8 +4,8 @@ A dense network with dropout and batch norm learns scikit-learn's 8x8 digits (ad
 evaluation every 5 steps, a checkpoint every 3), a batch at a time or as one compiled loop, and returns its last state
 or, by early stopping, its best one. A process that trains is killed at a random moment, another makes the same call of
 `jdrop.training.fit`, is killed as well, and so on, until a run has had its share of kills and is left to finish.
-A third of the kills come at a random time after the process's start; a third are aimed at a save, and a third at the
-removal of an old checkpoint: they wait for the folder that it works on and come within the time that it takes.
+A quarter of the kills come at a random time after the process's start. Half are aimed at a save and a quarter at the
+removal of an old checkpoint: they wait until one begins, and come within the time to the next, or that it takes.
 
 A run differs if one bit of the parameters, the optimizer's state, the batch statistics, the key or the history is not
 as in the run that was never interrupted. None may, and no process may fail or warn; else the command exits with 1 and
@@ -87,10 +87,10 @@ def plan(rng, count, seconds, save):
     return [
         (
             _crash_kill.Moment(rng.uniform(0, life)),
-            _crash_kill.Moment(rng.uniform(0, save), _crash_kill.SAVE, rng.integers(1, 4)),
             _crash_kill.Moment(rng.uniform(0, REMOVAL), _crash_kill.REMOVAL, rng.integers(1, 3)),
+            _crash_kill.Moment(rng.uniform(0, save), _crash_kill.SAVE, rng.integers(1, 4)),
         )[kind]
-        for kind in rng.integers(0, 3, count)
+        for kind in rng.choice(3, count, p=(0.25, 0.25, 0.5))
     ]
 
 

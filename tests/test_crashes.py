@@ -5,6 +5,7 @@ process killed there leaves. From each different copy the same call is made agai
 """
 
 import contextlib
+import io
 import os
 import shutil
 import threading
@@ -15,7 +16,8 @@ from runs import STEP, X, Y, equal, evaluate, linen_state
 
 from jdrop.training import checkpoint, fit
 
-OPERATIONS = ("mkdir", "rename", "replace", "remove", "unlink", "rmdir", "fsync")
+OPERATIONS = [(os, name) for name in ("mkdir", "rename", "replace", "remove", "unlink", "rmdir", "fsync", "open")]
+OPERATIONS += [(io, "open")]  # that of pathlib
 SETTING = {"epochs": 3, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "patience": 100, "progress": False}
 
 
@@ -64,8 +66,8 @@ def copies(monkeypatch, folder, target):
         return wrapped
 
     with monkeypatch.context() as patch:
-        for name in OPERATIONS:
-            patch.setattr(os, name, after_a_copy(getattr(os, name)))
+        for module, name in OPERATIONS:
+            patch.setattr(module, name, after_a_copy(getattr(module, name)))
         yield found
 
 
