@@ -13,7 +13,19 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _classification, _figures, _gpu, _idx, _passes, _peers, _report, _timing, mnist, speed
+from experiments import (
+    _classification,
+    _crash_kill,
+    _figures,
+    _gpu,
+    _idx,
+    _passes,
+    _peers,
+    _report,
+    _timing,
+    mnist,
+    speed,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +40,7 @@ def run(*arguments, **variables):
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("digits", "meshes", "mnist", "speed", "uncertainty"):
+    for name in ("crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
         assert f"\n  {name} " in result.stdout
 
 
@@ -304,3 +316,38 @@ def test_the_gpu_s_figures_with_interpreted_kernels():
             names = [row["what"] for row in rows]
             assert names.count(f"GPU {direction}, {implementation}: times a device copy") == 3
             assert names.count(f"GPU {direction}, {implementation}: times faster than flax.linen, rbg key") == 3
+
+
+def test_crash_test(tmp_path):
+    result = run("crash_test", "--quick", "--out", str(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    *rows, total = csv.DictReader((tmp_path / "crash_test.csv").read_text().splitlines())
+    assert [row["mode"] for row in rows] == ["steps, best state", "scan, last state"]
+    for row in (*rows, total):
+        assert int(row["kills"]) == sum(int(row[place]) for place in _crash_kill.PLACES)
+        assert row["runs that differ"] == "0"
+    assert total["kills"] == "4"
+    assert (tmp_path / "crash_test.md").read_text().rstrip() in result.stdout
+
+
+@pytest.mark.parametrize("fault", ["key", "optimizer"])
+def test_crash_test_catches_a_fault(fault, tmp_path):
+    result = run("crash_test", "--quick", "--kills", "1", "--fault", fault, "--out", str(tmp_path))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "steps, best state: state .params" in result.stdout
+    for name in (".params['Dense_0']['kernel']", ".opt_state", ".collections", "history loss"):
+        assert name in result.stdout
+    (*_, total) = csv.DictReader((tmp_path / "crash_test.csv").read_text().splitlines())
+    assert total["runs that differ"] == "1"
+
+
+def test_crash_test_tells_why_a_process_failed(tmp_path):
+    with pytest.raises(_crash_kill.Failure, match=r"ended with 1: (?s:.*)None is not a valid value"):
+        _crash_kill.attempt(_crash_kill.processes(), tmp_path, ("scan, best state", None, 1, tmp_path, True, None))
+
+
+def test_the_differences_of_two_runs():
+    one = {"state": {"a": "1", "b": "2"}, "history": {"loss": [1.0, float("inf")]}}
+    assert _crash_kill.differences(one, one) == []
+    other = {"state": {"a": "1", "b": "3", "c": "4"}, "history": {"loss": [1.0]}}
+    assert _crash_kill.differences(one, other) == ["state b", "state c", "history loss"]
