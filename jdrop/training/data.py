@@ -1,5 +1,7 @@
 """Which examples a step sees: a function of the root key and the step's number."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +26,16 @@ def count_examples(data) -> int:
 
 def epoch_order(root, epoch, examples):
     """The order of an epoch's examples, shape (examples,), or one for each of a stack of keys."""
+    return np.asarray(_order(root, epoch, examples))
 
+
+@functools.partial(jax.jit, static_argnums=2)
+def _order(root, epoch, examples):
+    # Compiled once for all epochs: `lax.map` alone compiles anew for each number that it closes over.
     def order(key):
         return jax.random.permutation(fold_in(key, "shuffle", epoch), examples)
 
-    return np.asarray(order(root) if root.shape == () else lax.map(order, root))
+    return order(root) if root.shape == () else lax.map(order, root)
 
 
 def gather(data, rows, sharding):
