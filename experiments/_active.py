@@ -7,7 +7,6 @@ import optax
 from sklearn.datasets import load_digits
 
 import jdrop
-from experiments._fit import fit_steps
 from experiments._report import estimate, save_table
 from experiments.digits import Network, plt
 
@@ -25,13 +24,12 @@ def active(root, out, quick):
     order = [np.asarray(jax.random.permutation(jdrop.fold_in(key, "split"), len(labels))) for key in keys]
     runs = [(method, seed) for method in METHODS for seed in range(seeds)]
     chosen = {run: list(order[run[1]][:START]) for run in runs}  # the methods of a seed start with the same digits
-    fit = jax.jit(jax.vmap(lambda *arguments: train(*arguments, data, steps)))
+    of_run = jnp.array([seed for _, seed in runs])
+    train = trainer(jnp.stack(keys)[of_run], data, steps)
     size = START + rounds * BATCH
     accuracy = {run: [] for run in runs}
     for number in range(rounds + 1):
-        rows = jnp.array([chosen[run] + [0] * (size - len(chosen[run])) for run in runs])
-        of_run = jnp.array([seed for _, seed in runs])
-        params = fit(jnp.stack(keys)[of_run], rows, jnp.full(len(runs), START + number * BATCH))
+        params = train(jnp.array([chosen[run] + [-1] * (size - len(chosen[run])) for run in runs]))
         tests = jnp.array([order[seed][POOL:] for _, seed in runs])
         for run, value in zip(runs, _accuracy(params, data, tests)):
             accuracy[run].append(float(value))
@@ -56,16 +54,40 @@ def active(root, out, quick):
     draw(out / "active.png", counts, table)
 
 
-def train(key, rows, count, data, steps):
-    """Parameters after training on the first `count` of the rows."""
-    x, y = (array[rows] for array in data)
-    weights = (jnp.arange(len(rows)) < count) / count
+def trainer(keys, data, steps):
+    """A function from the rows of the labelled digits of each run, and -1 to fill up, to its trained parameters."""
+    x, y = data
 
-    def loss_fn(params, batch, key):
-        logits = MODEL.apply({"params": params}, x, False, rngs={"dropout": key})
-        return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, y)).sum(), {}
+    def make_state(key):
+        return jdrop.training.TrainState.create(
+            apply_fn=MODEL.apply,
+            params=MODEL.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
+            tx=optax.adam(3e-3),
+            key=key,
+        )
 
-    return fit_steps(MODEL, loss_fn, key, x, steps)
+    def loss_fn(params, places, key, rows):
+        logits = MODEL.apply({"params": params}, x[rows[places]], False, rngs={"dropout": key})
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows[places]])
+        return losses.mean(where=rows[places] >= 0), {}
+
+    states = jax.jit(jax.vmap(make_state))(keys)
+    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
+
+    def train(rows):
+        places = np.arange(rows.shape[1])
+        trained, _ = jdrop.training.fit(
+            states.replace(collections={"rows": rows}),
+            step,
+            places,
+            epochs=steps,  # each of one step
+            batch_size=len(places),
+            scan=True,
+            progress=False,
+        )
+        return trained.params
+
+    return train
 
 
 @jax.jit
