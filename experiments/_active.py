@@ -7,6 +7,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import jdrop
+from experiments._fit import fit_full_batches, fresh_states
 from experiments._report import estimate, save_table
 from experiments.digits import Network, plt
 
@@ -25,11 +26,12 @@ def active(root, out, quick):
     runs = [(method, seed) for method in METHODS for seed in range(seeds)]
     chosen = {run: list(order[run[1]][:START]) for run in runs}  # the methods of a seed start with the same digits
     of_run = jnp.array([seed for _, seed in runs])
-    train = trainer(jnp.stack(keys)[of_run], data, steps)
+    start, step = fresh_states(MODEL, data[0][:1], 3e-3, jnp.stack(keys)[of_run]), make_step(data)
     size = START + rounds * BATCH
     accuracy = {run: [] for run in runs}
     for number in range(rounds + 1):
-        params = train(jnp.array([chosen[run] + [-1] * (size - len(chosen[run])) for run in runs]))
+        rows = jnp.array([chosen[run] + [-1] * (size - len(chosen[run])) for run in runs])
+        params = fit_full_batches(start.replace(collections={"rows": rows}), step, size, steps)
         tests = jnp.array([order[seed][POOL:] for _, seed in runs])
         for run, value in zip(runs, _accuracy(params, data, tests)):
             accuracy[run].append(float(value))
@@ -54,40 +56,16 @@ def active(root, out, quick):
     draw(out / "active.png", counts, table)
 
 
-def trainer(keys, data, steps):
-    """A function from the rows of the labelled digits of each run, and -1 to fill up, to its trained parameters."""
+def make_step(data):
+    """A step on the labelled digits of each run, the `rows` in its state, filled up with -1."""
     x, y = data
-
-    def make_state(key):
-        return jdrop.training.TrainState.create(
-            apply_fn=MODEL.apply,
-            params=MODEL.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
-            tx=optax.adam(3e-3),
-            key=key,
-        )
 
     def loss_fn(params, places, key, rows):
         logits = MODEL.apply({"params": params}, x[rows[places]], False, rngs={"dropout": key})
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows[places]])
         return losses.mean(where=rows[places] >= 0), {}
 
-    states = jax.jit(jax.vmap(make_state))(keys)
-    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
-
-    def train(rows):
-        places = np.arange(rows.shape[1])
-        trained, _ = jdrop.training.fit(
-            states.replace(collections={"rows": rows}),
-            step,
-            places,
-            epochs=steps,  # each of one step
-            batch_size=len(places),
-            scan=True,
-            progress=False,
-        )
-        return trained.params
-
-    return train
+    return jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
 
 
 @jax.jit

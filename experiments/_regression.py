@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from sklearn.datasets import load_diabetes
 
 import jdrop
+from experiments._fit import fit_full_batches, fresh_states
 from experiments._report import estimate, save_table
 from experiments.digits import plt
 
@@ -63,35 +63,16 @@ def split(key, x, y):
 
 
 def fit(keys, x, y, steps):
-    """Parameters for each key and its examples, after full-batch steps on its
-    ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``.
-    """
-    model, rows = Network(), np.arange(x.shape[1])
-
-    def make_state(key, x, y):
-        return jdrop.training.TrainState.create(
-            apply_fn=model.apply,
-            params=model.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
-            tx=optax.adam(3e-3),
-            key=key,
-            collections={"x": x, "y": y},
-        )
+    """Each key's parameters after full-batch steps on its ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``."""
 
     def loss_fn(params, rows, key, x, y):
-        outputs = model.apply({"params": params}, x[rows], False, rngs={"dropout": key})
+        outputs = Network().apply({"params": params}, x[rows], False, rngs={"dropout": key})
         penalty = sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
         return ((y[rows] - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
 
-    states, _ = jdrop.training.fit(
-        jax.jit(jax.vmap(make_state))(keys, x, y),
-        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
-        rows,
-        epochs=steps,
-        batch_size=len(rows),
-        scan=True,
-        progress=False,
-    )
-    return states.params
+    states = fresh_states(Network(), x[0, :1], 3e-3, keys, x=x, y=y)
+    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
+    return fit_full_batches(states, step, x.shape[1], steps)
 
 
 def evaluate(key, params, x, y, passes):

@@ -25,6 +25,7 @@ import optax
 from sklearn.datasets import load_digits, load_sample_images
 
 import jdrop
+from experiments._fit import fresh_states
 from experiments._report import estimate, save_table
 
 matplotlib.use("Agg")
@@ -107,21 +108,13 @@ def train(keys, rates, images, labels, epochs, parts):
     Each key has its own order of the examples, and trains on the first TRAIN of it. Returns (orders, parameters,
     history), where the history has the loss after each epoch on the named `parts` of the order.
     """
-    model, images, labels = Network(), jnp.asarray(images), jnp.asarray(labels)
-
-    def make_state(key, rate):
-        return jdrop.training.TrainState.create(
-            apply_fn=model.apply,
-            params=model.init(jdrop.fold_in(key, "init"), images[:1], True)["params"],
-            tx=optax.adam(1e-3),
-            key=key,
-            collections={"rate": rate, "order": jax.random.permutation(jdrop.fold_in(key, "split"), len(images))},
-        )
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    orders = jax.vmap(lambda key: jax.random.permutation(jdrop.fold_in(key, "split"), len(images)))(keys)
 
     def loss_fn(params, places, key, rate, order):
         x, y = images[order[places]], labels[order[places]]
         rngs = None if key is None else {"dropout": key}
-        logits = model.apply({"params": params}, x, key is None, rate, rngs=rngs)
+        logits = Network().apply({"params": params}, x, key is None, rate, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), {}
 
     evaluate = jdrop.training.make_eval_step(loss_fn)
@@ -130,7 +123,7 @@ def train(keys, rates, images, labels, epochs, parts):
         return {name: evaluate(state, places)["loss"] for name, places in parts.items()}
 
     states, history = jdrop.training.fit(
-        jax.jit(jax.vmap(make_state))(keys, rates),
+        fresh_states(Network(), images[:1], 1e-3, keys, rate=rates, order=orders),
         jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
         np.arange(TRAIN),
         epochs=epochs,
@@ -138,7 +131,7 @@ def train(keys, rates, images, labels, epochs, parts):
         eval_fn=jdrop.training.vmap_seeds(losses, exact=False, donate_argnums=()),
         scan=True,
     )
-    return np.asarray(states.collections["order"]), states.params, history
+    return np.asarray(orders), states.params, history
 
 
 def predict(params, key, inputs, passes):

@@ -1,0 +1,30 @@
+"""Networks that are trained together, as one program."""
+
+import jax
+import numpy as np
+import optax
+
+import jdrop
+
+
+def fresh_states(model, x, learning_rate, keys, /, **collections):
+    """The states of Linen models for each of the keys, with Adam; `x` shows the input's shape.
+
+    The collections are stacks too: what each network has of its own, and its loss gets by name.
+    """
+
+    def make_state(key, collections):
+        params = model.init(jdrop.fold_in(key, "init"), x, True)["params"]
+        return jdrop.training.TrainState.create(
+            apply_fn=model.apply, params=params, tx=optax.adam(learning_rate), key=key, collections=collections
+        )
+
+    return jax.jit(jax.vmap(make_state))(keys, collections)
+
+
+def fit_full_batches(states, step, count, steps):
+    """The stack's parameters after so many steps, each on all of `count` examples."""
+    states, _ = jdrop.training.fit(
+        states, step, np.arange(count), epochs=steps, batch_size=count, scan=True, progress=False
+    )
+    return states.params
