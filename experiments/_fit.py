@@ -13,13 +13,14 @@ def fresh_states(model, x, learning_rate, keys, /, **collections):
     The collections are stacks too: what each network has of its own, and its loss gets by name.
     """
 
-    def make_state(key, collections):
+    def make_state(of_one):
+        key, collections = of_one
         params = model.init(jdrop.fold_in(key, "init"), x, True)["params"]
         return jdrop.training.TrainState.create(
             apply_fn=model.apply, params=params, tx=optax.adam(learning_rate), key=key, collections=collections
         )
 
-    return jax.jit(jax.vmap(make_state))(keys, collections)
+    return jax.lax.map(make_state, (keys, collections))  # which compiles in half the time of jax.vmap
 
 
 def fit_full_batches(states, step, count, steps):
