@@ -7,7 +7,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import jdrop
-from experiments._fit import fit_steps
+from experiments._fit import fit_full_batches, fresh_states
 from experiments._report import estimate, save_table
 from experiments.digits import Network, plt
 
@@ -25,13 +25,13 @@ def active(root, out, quick):
     order = [np.asarray(jax.random.permutation(jdrop.fold_in(key, "split"), len(labels))) for key in keys]
     runs = [(method, seed) for method in METHODS for seed in range(seeds)]
     chosen = {run: list(order[run[1]][:START]) for run in runs}  # the methods of a seed start with the same digits
-    fit = jax.jit(jax.vmap(lambda *arguments: train(*arguments, data, steps)))
+    of_run = jnp.array([seed for _, seed in runs])
+    start, step = fresh_states(MODEL, data[0][:1], 3e-3, jnp.stack(keys)[of_run]), make_step(data)
     size = START + rounds * BATCH
     accuracy = {run: [] for run in runs}
     for number in range(rounds + 1):
-        rows = jnp.array([chosen[run] + [0] * (size - len(chosen[run])) for run in runs])
-        of_run = jnp.array([seed for _, seed in runs])
-        params = fit(jnp.stack(keys)[of_run], rows, jnp.full(len(runs), START + number * BATCH))
+        rows = jnp.array([chosen[run] + [-1] * (size - len(chosen[run])) for run in runs])
+        params = fit_full_batches(start.replace(collections={"rows": rows}), step, size, steps)
         tests = jnp.array([order[seed][POOL:] for _, seed in runs])
         for run, value in zip(runs, _accuracy(params, data, tests)):
             accuracy[run].append(float(value))
@@ -56,16 +56,16 @@ def active(root, out, quick):
     draw(out / "active.png", counts, table)
 
 
-def train(key, rows, count, data, steps):
-    """Parameters after training on the first `count` of the rows."""
-    x, y = (array[rows] for array in data)
-    weights = (jnp.arange(len(rows)) < count) / count
+def make_step(data):
+    """A step on the labelled digits of each run, the `rows` in its state, filled up with -1."""
+    x, y = data
 
-    def loss_fn(params, batch, key):
-        logits = MODEL.apply({"params": params}, x, False, rngs={"dropout": key})
-        return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, y)).sum(), {}
+    def loss_fn(params, places, key, rows):
+        logits = MODEL.apply({"params": params}, x[rows[places]], False, rngs={"dropout": key})
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows[places]])
+        return losses.mean(where=rows[places] >= 0), {}
 
-    return fit_steps(MODEL, loss_fn, key, x, steps)
+    return jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
 
 
 @jax.jit

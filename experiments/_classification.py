@@ -49,10 +49,10 @@ def classify(root, out, quick):
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     keys = jax.vmap(lambda seed: jdrop.fold_in(root, "classification", seed))(jnp.arange(count))
-    order, params = jax.jit(jax.vmap(lambda key: train(key, RATE, images, labels, epochs)[:2]))(keys)
+    order, params, _ = train(keys, jnp.full(count, RATE), images, labels, epochs, {})
     seeds = []
     for seed, key in enumerate(keys):
-        _, validation, test = np.split(np.asarray(order[seed]), [TRAIN, TRAIN + VALIDATION])
+        _, validation, test = np.split(order[seed], [TRAIN, TRAIN + VALIDATION])
         inputs = {"validation": images[validation], "test": images[test]} | shifted(key, images[test])
         inputs["photographs"] = photographs(jdrop.fold_in(key, "photographs"), len(test))
         of_seed = jax.tree.map(operator.itemgetter(seed), params)

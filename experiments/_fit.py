@@ -1,18 +1,31 @@
-"""Training on one batch, step after step."""
+"""Networks that are trained together, as one program."""
 
 import jax
+import numpy as np
 import optax
 
 import jdrop
 
 
-def fit_steps(model, loss_fn, key, x, steps):
-    """Parameters of a Linen model after steps of Adam on `loss_fn(params, None, key)`; `x` shows the input's shape."""
-    state = jdrop.training.TrainState.create(
-        apply_fn=model.apply,
-        params=model.init(jdrop.fold_in(key, "init"), x[:1], True)["params"],
-        tx=optax.adam(3e-3),
-        key=key,
+def fresh_states(model, x, learning_rate, keys, /, **collections):
+    """The states of Linen models for each of the keys, with Adam; `x` shows the input's shape.
+
+    The collections are stacks too: what each network has of its own, and its loss gets by name.
+    """
+
+    def make_state(of_one):
+        key, collections = of_one
+        params = model.init(jdrop.fold_in(key, "init"), x, True)["params"]
+        return jdrop.training.TrainState.create(
+            apply_fn=model.apply, params=params, tx=optax.adam(learning_rate), key=key, collections=collections
+        )
+
+    return jax.lax.map(make_state, (keys, collections))  # which compiles in half the time of jax.vmap
+
+
+def fit_full_batches(states, step, count, steps):
+    """The stack's parameters after so many steps, each on all of `count` examples."""
+    states, _ = jdrop.training.fit(
+        states, step, np.arange(count), epochs=steps, batch_size=count, scan=True, progress=False
     )
-    step = jdrop.training.make_train_step(loss_fn)
-    return jax.lax.scan(lambda state, _: (step(state, None)[0], None), state, length=steps)[0].params
+    return states.params

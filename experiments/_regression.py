@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 
 import jdrop
-from experiments._fit import fit_steps
+from experiments._fit import fit_full_batches, fresh_states
 from experiments._report import estimate, save_table
 from experiments.digits import plt
 
@@ -37,9 +37,11 @@ class Network(nn.Module):
 
 def regression(root, out, quick):
     steps, passes = (10, 50) if quick else (STEPS, 1000)
-    x, y = load_diabetes(return_X_y=True, scaled=False)
+    x, y = map(jnp.float32, load_diabetes(return_X_y=True, scaled=False))
     keys = jax.vmap(lambda seed: jdrop.fold_in(root, "regression", seed))(jnp.arange(SEEDS))
-    tables, figures = jax.lax.map(lambda key: evaluate(key, jnp.float32(x), jnp.float32(y), steps, passes), keys)
+    x, y = jax.vmap(split, (0, None, None))(keys, x, y)
+    params = fit(keys, x[0], y[0], steps)
+    tables, figures = jax.lax.map(lambda of_seed: evaluate(*of_seed, passes), (keys, params, x, y))
     rows = [
         {"noise or interval": name}
         | {column: estimate(tables[name][column]) if column in tables[name] else "-" for column in COLUMNS}
@@ -54,25 +56,28 @@ def regression(root, out, quick):
     draw_band(out / "band.png", jdrop.fold_in(root, "band"), quick)
 
 
-def fit(key, x, y, steps):
-    """Parameters after full-batch steps on ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``."""
-    model = Network()
-
-    def loss_fn(params, batch, key):
-        outputs = model.apply({"params": params}, x, False, rngs={"dropout": key})
-        penalty = sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
-        return ((y - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
-
-    return fit_steps(model, loss_fn, key, x, steps)
-
-
-def evaluate(key, x, y, steps, passes):
-    """The scores of one seed, {row: {column: value}}, and what its figure needs."""
+def split(key, x, y):
+    """The training, validation and test examples of a seed, ``[x, x, x], [y, y, y]``, standardised by the first."""
     parts = jnp.split(jax.random.permutation(jdrop.fold_in(key, "split"), len(x)), [TRAIN, TRAIN + VALIDATION])
-    x, y = (  # standardised by the training examples
-        [(array[rows] - array[parts[0]].mean(0)) / array[parts[0]].std(0) for rows in parts] for array in (x, y)
-    )
-    predict = jdrop.linen.predictor(Network(), {"params": fit(key, x[0], y[0], steps)})
+    return [[(array[rows] - array[parts[0]].mean(0)) / array[parts[0]].std(0) for rows in parts] for array in (x, y)]
+
+
+def fit(keys, x, y, steps):
+    """Each key's parameters after full-batch steps on its ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``."""
+
+    def loss_fn(params, rows, key, x, y):
+        outputs = Network().apply({"params": params}, x[rows], False, rngs={"dropout": key})
+        penalty = sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
+        return ((y[rows] - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
+
+    states = fresh_states(Network(), x[0, :1], 3e-3, keys, x=x, y=y)
+    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
+    return fit_full_batches(states, step, x.shape[1], steps)
+
+
+def evaluate(key, params, x, y, passes):
+    """The scores of one seed, {row: {column: value}}, and what its figure needs."""
+    predict = jdrop.linen.predictor(Network(), {"params": params})
     held_out, outputs = (jdrop.mc.samples(predict, jdrop.fold_in(key, i), x[i], passes) for i in (1, 2))
     targets, mean = y[2], UNCERTAINTY.predictive_mean(outputs)
     prior = UNCERTAINTY.prior_tau(RATE, LENGTH_SCALE, TRAIN, WEIGHT_DECAY)
@@ -135,8 +140,8 @@ def draw_band(path, key, quick):
     y = jnp.sin(4 * x) + 0.25 * jax.random.normal(jdrop.fold_in(key, "noise"), x.shape)
     # Every fourth example fits the noise, the others the network.
     held_out = jnp.arange(len(x)) % 4 == 0
-    params = jax.jit(fit, static_argnums=3)(key, x[~held_out, None], y[~held_out], 20 if quick else 1000)
-    predict = jdrop.linen.predictor(Network(shared=True), {"params": params})
+    params = fit(key[None], x[None, ~held_out, None], y[None, ~held_out], 20 if quick else 1000)
+    predict = jdrop.linen.predictor(Network(shared=True), {"params": jax.tree.map(operator.itemgetter(0), params)})
     tau = jdrop.mc.calibration.fit_tau(jdrop.mc.samples(predict, key, x[held_out, None], 200), y[held_out])
     grid = jnp.linspace(-1.6, 1.6, 200)
     ax = jdrop.mc.plots.regression_band(grid, jdrop.mc.samples(predict, key, grid[:, None], 200), tau=tau)

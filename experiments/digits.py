@@ -1,8 +1,8 @@
 """Handwritten digits: dropout against overfitting, and Monte Carlo dropout for uncertainty.
 
 Trains a dense 64-256-256-10 network on 300 of scikit-learn's 1,797 bundled 8x8 digits, without dropout and with rate
-0.5 before each of the last two layers: five seeds each, all ten networks in one vmapped, jitted program (the rate is a
-traced argument). Each seed has its own split, initialisation, order and masks; the other 1,497 digits are its test set.
+0.5 before each of the last two layers: five seeds each, all ten networks in one vmapped, jitted program (the rate is
+traced). Each seed has its own split, initialisation, order and masks; the other 1,497 digits are its test set.
 Nothing is tuned on them.
 
 Compares no dropout, dropout with the deterministic forward pass, and dropout with 100 Monte Carlo passes. The AUROC
@@ -25,6 +25,7 @@ import optax
 from sklearn.datasets import load_digits, load_sample_images
 
 import jdrop
+from experiments._fit import fresh_states
 from experiments._report import estimate, save_table
 
 matplotlib.use("Agg")
@@ -54,17 +55,17 @@ def run(args):
     root = jax.random.key(args.seed)
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "seed", seed))(jnp.arange(SEEDS))
-    rates = jnp.array([0.0, RATE])
-
-    network = jax.vmap(lambda key, rate: train(key, rate, images, labels, epochs), (None, 0))
-    order, params, curves = jax.jit(jax.vmap(network, (0, None)))(keys, rates)
-    order, curves = np.asarray(order[:, 0]), jax.tree.map(np.asarray, curves)
+    # The networks without dropout, one a seed, then those with it.
+    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "seed", seed))(jnp.tile(jnp.arange(SEEDS), 2))
+    rates = jnp.repeat(jnp.array([0.0, RATE]), SEEDS)
+    parts = {"train": np.arange(TRAIN), "test": np.arange(TRAIN, len(images))}
+    order, params, history = train(keys, rates, images, labels, epochs, parts)
+    curves = {part: np.reshape(history[f"eval_{part}"], (-1, 2, SEEDS)) for part in parts}
 
     foreign = photographs(jdrop.fold_in(root, "photographs"), len(images) - TRAIN)
     results = {method: [] for method in METHODS}
     reliability = {method: ([], []) for method in METHODS}
-    for seed, seed_key in enumerate(keys):
+    for seed, seed_key in enumerate(keys[:SEEDS]):
         train_rows, test_rows = np.split(order[seed], [TRAIN])
         inputs = {
             "train": images[train_rows],
@@ -72,7 +73,7 @@ def run(args):
             "corrupted": corrupted(jdrop.fold_in(seed_key, "corrupted"), images[test_rows]),
             "photographs": foreign,
         }
-        of_seed = jax.tree.map(operator.itemgetter(seed), params)
+        of_seed = jax.tree.map(lambda leaf, seed=seed: leaf[seed::SEEDS], params)
         for method, predictions in predict(of_seed, seed_key, inputs, passes).items():
             entropy = {name: p.predictive_entropy for name, p in predictions.items()}
             results[method].append(
@@ -101,39 +102,37 @@ def run(args):
     print(f"wrote digits.csv, digits.md and digits.png in {args.out}")
 
 
-def train(key, rate, images, labels, epochs):
-    """Train one network; returns (order of the examples, parameters, losses an epoch)."""
-    order = jax.random.permutation(jdrop.fold_in(key, "split"), len(images))
-    images, labels = jnp.asarray(images)[order], jnp.asarray(labels)[order]
-    model = Network()
-    state = jdrop.training.TrainState.create(
-        apply_fn=model.apply,
-        params=model.init(jdrop.fold_in(key, "init"), images[:1], True)["params"],
-        tx=optax.adam(1e-3),
-        key=key,
-    )
+def train(keys, rates, images, labels, epochs, parts):
+    """Train a network for each key and rate, all in one program.
 
-    def loss_fn(params, batch, key):
-        x, y = batch
+    Each key has its own order of the examples, and trains on the first TRAIN of it. Returns (orders, parameters,
+    history), where the history has the loss after each epoch on the named `parts` of the order.
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    orders = jax.vmap(lambda key: jax.random.permutation(jdrop.fold_in(key, "split"), len(images)))(keys)
+
+    def loss_fn(params, places, key, rate, order):
+        x, y = images[order[places]], labels[order[places]]
         rngs = None if key is None else {"dropout": key}
-        logits = model.apply({"params": params}, x, key is None, rate, rngs=rngs)
+        logits = Network().apply({"params": params}, x, key is None, rate, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), {}
 
-    step, evaluate = jdrop.training.make_train_step(loss_fn), jdrop.training.make_eval_step(loss_fn)
+    evaluate = jdrop.training.make_eval_step(loss_fn)
 
-    def epoch(state, number):
-        shuffled = jax.random.permutation(jdrop.fold_in(key, "shuffle", number), TRAIN)
-        state, _ = jax.lax.scan(
-            lambda state, rows: step(state, (images[rows], labels[rows])), state, shuffled.reshape(-1, BATCH)
-        )
-        losses = {
-            "train": evaluate(state, (images[:TRAIN], labels[:TRAIN]))["loss"],
-            "test": evaluate(state, (images[TRAIN:], labels[TRAIN:]))["loss"],
-        }
-        return state, losses
+    def losses(state):
+        return {name: evaluate(state, places)["loss"] for name, places in parts.items()}
 
-    state, losses = jax.lax.scan(epoch, state, jnp.arange(epochs))
-    return order, state.params, losses
+    states, history = jdrop.training.fit(
+        fresh_states(Network(), images[:1], 1e-3, keys, rate=rates, order=orders),
+        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
+        np.arange(TRAIN),
+        epochs=epochs,
+        batch_size=BATCH,
+        # One network after the other: all at once take up so much memory that each call must map it anew.
+        eval_fn=jax.jit(lambda states: jax.lax.map(losses, states)),
+        scan=True,
+    )
+    return np.asarray(orders), states.params, history
 
 
 def predict(params, key, inputs, passes):
@@ -196,8 +195,8 @@ def draw(path, curves, reliability, uncertain):
     for i, (name, color) in enumerate((("no dropout", COLORS[0]), (f"dropout {RATE}", COLORS[1]))):
         for part, style in (("train", "--"), ("test", "-")):
             losses = curves[part][:, i]
-            epochs, mean = np.arange(1, losses.shape[1] + 1), losses.mean(0)
-            error = losses.std(0, ddof=1) / np.sqrt(len(losses))
+            epochs, mean = np.arange(1, len(losses) + 1), losses.mean(1)
+            error = losses.std(1, ddof=1) / np.sqrt(SEEDS)
             left.plot(epochs, mean, style, color=color, label=f"{name}, {part}")
             left.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.25, lw=0)
     left.set(xlabel="epoch", ylabel="negative log-likelihood (nats)", yscale="log", title="Training curves")

@@ -28,6 +28,7 @@ def epoch_order(root, epoch, examples):
 
 @functools.partial(jax.jit, static_argnums=2)
 def _order(root, epoch, examples):
+    # Compiled once for all epochs: `lax.map` alone compiles anew for each number that it closes over.
     def order(key):
         return jax.random.permutation(fold_in(key, "shuffle", epoch), examples)
 
