@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -57,4 +58,6 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
+    # An experiment must not go on with networks that are half trained, as it would where `fit` handles Ctrl-C.
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     sys.exit(main())

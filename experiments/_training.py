@@ -85,7 +85,7 @@ def _case(loss_fn, params, batch, settings):
 def loop(quick):
     """`fit` beside a loop over the jitted step with its batch at hand, and seeds beside runs one after another."""
     steps = 4 if quick else 200
-    for name, width, batch_size in (("wide", 512, 128), ("narrow", 64, 32)):
+    for name, width, batch_size in (("wide", 1280, 128), ("narrow", 64, 32)):
         runs = _Runs(Classifier(width), steps, batch_size)
         cases = {
             "bare loop": Case(runs.bare),

@@ -214,12 +214,14 @@ def interrupting(at):
     return step
 
 
-def test_ctrl_c_saves_and_returns(tmp_path):
+def test_ctrl_c_saves_and_returns(tmp_path, capsys):
     whole = run()
+    assert capsys.readouterr() == ("", "")
     _, history = run(step=interrupting(18), checkpoint_dir=tmp_path, save_every=100)
     assert [path.name for path in tmp_path.iterdir()] == ["18"]
     assert history == {name: values[: len(history[name])] for name, values in whole[1].items()}
     assert len(history["loss"]) == 3
+    assert capsys.readouterr().err == "fit: interrupted at step 18 of 50\n"
     same(run(checkpoint_dir=tmp_path), whole)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

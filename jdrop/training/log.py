@@ -12,27 +12,26 @@ import numpy as np
 
 def reporter(run, callbacks, log, advance, epochs):
     """A function that tells the callbacks, the log and the progress bar what is new at a run's step."""
-    started = before = time.monotonic()
-    step_before = run.step
+    started, step_before = time.monotonic(), run.step
     log = Path(log) if log is not None and jax.process_index() == 0 else None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         if run.step > run.start:
             _rewind(log, run.step)
 
-    def report(news):
-        nonlocal before, step_before
+    def report(news, seconds):
+        """Report the news of the steps since the last report, which took so many seconds."""
+        nonlocal step_before
         epoch = -(-run.step // run.steps)
         record = {"step": run.step, "epoch": epoch, **news}
         numbers = [f"{name} {np.mean(value):.4g}" for name, value in news.items()]
-        advance(run.step, "  ".join([f"epoch {epoch}/{epochs}", *numbers]))
+        advance(run.step, f"epoch {epoch}/{epochs}", "  ".join(numbers))
         if log is not None:
-            now = time.monotonic()
-            rate = (run.step - step_before) * run.batch_size / max(now - before, 1e-9)
-            timed = record | {"seconds": now - started, "examples_per_second": rate}
+            rate = (run.step - step_before) * run.batch_size / max(seconds, 1e-9)
+            timed = record | {"seconds": time.monotonic() - started, "examples_per_second": rate}
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_finite(timed)) + "\n")
-            before, step_before = now, run.step
+        step_before = run.step
         for callback in callbacks:
             callback(run.state, dict(record))
 

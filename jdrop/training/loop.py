@@ -2,6 +2,8 @@
 
 import collections
 import functools
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -48,7 +50,8 @@ def fit(
 
     Args:
       state: a `TrainState`, or a stack of them (`vmap_seeds`); it is copied, so that the caller's stays usable.
-      train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`.
+      train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`; make it once, since each new one is
+        compiled anew.
       data: a tree of arrays with the same first axis, the n examples; memory-mapped arrays are read batch by batch.
       epochs: how many passes, at least 0; from the middle of an epoch on, the rest of it is the first.
       batch_size: examples a step, 1 to n.
@@ -70,7 +73,7 @@ def fit(
       callbacks: functions `(state, record)`, called after each epoch and evaluation with a dict of the "step" it
         follows, the "epoch", and what entered the history. As with `eval_fn`, the state is donated later.
       log: a file to which each record is appended as a line of JSON, with the "seconds" since the call began and the
-        "examples_per_second" since the last record. On resuming, lines after the checkpoint's step are dropped.
+        "examples_per_second" of the steps since the last record. A resumed run drops the lines after its checkpoint.
       progress: show a progress bar with the throughput and the time left.
 
     Returns:
@@ -79,8 +82,9 @@ def fit(
       "eval_" and its name, a number an evaluation. A stack of states has lists of numbers in their place, with NaN for
       a seed that has stopped earlier than others.
 
-      Ctrl-C ends the training after the step in progress: what is there is saved and returned. (With several processes,
-      at the next event; a second Ctrl-C raises KeyboardInterrupt at once.)
+      Ctrl-C ends the training after the step in progress: what is there is saved and returned, and a line on stderr
+      says so. (With several processes, at the next event; a second Ctrl-C raises KeyboardInterrupt at once; where the
+      program handles the signal itself, `fit` leaves that to it.)
 
     Raises:
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
@@ -139,15 +143,15 @@ def fit(
         interrupts() as asked,
         progress_bar(run.step, end, batch_size * max((1, *run.stack)), shown) as advance,
     ):
-        report = reporter(run, list(callbacks), log, advance, end // run.steps)
+        report, seconds = reporter(run, list(callbacks), log, advance, end // run.steps), 0.0
         while True:
-            run.check()
             try:
                 news = run.end_epoch() if run.records and run.step % run.steps == 0 else {}
                 if eval_fn is not None and not run.evaluated and run.step % eval_every == 0:
                     news |= run.evaluate(eval_fn, patience)
                 if news:
-                    report(news)
+                    report(news, seconds)
+                    seconds = 0.0
             except KeyboardInterrupt:
                 if jax.process_count() > 1:
                     raise
@@ -155,8 +159,13 @@ def fit(
             ended = run.step >= end or run.stopped.all() or _any_process(asked)
             run.save(ended or run.step % (save_every or run.steps) == 0, keep)
             if ended:
+                if run.step < end and not run.stopped.all() and jax.process_index() == 0:
+                    print(f"fit: interrupted at step {run.step} of {end}", file=sys.stderr)
                 return run.result(), run.history
+            began = time.monotonic()
             train(min(end, *((run.step // every + 1) * every for every in events)), asked, advance)
+            run.check()
+            seconds += time.monotonic() - began
 
 
 def _each_step(run, train_step, data, rows, sharding, stop, asked, advance):
@@ -185,7 +194,7 @@ def _all_steps(run, train_step, data, rows, sharding, stop, asked, advance):
     of_epoch = rows(run.step // run.steps)
     shardings = sharding and tuple(jax.tree.leaves(jax.tree.broadcast(sharding, data)))
     step = functools.partial(_step_on, train_step, shardings)
-    run.make_records(jax.eval_shape(step, run.state, data, of_epoch[0])[1])
+    run.make_records(lambda: jax.eval_shape(step, run.state, data, of_epoch[0])[1])
     first = run.step % run.steps
     count = stop - run.step
     loop = keep_layout(_loop, run.state, run.everywhere, static_argnums=(0, 1), donate_argnums=(2, 3))

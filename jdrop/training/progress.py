@@ -5,6 +5,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 REFRESH = 0.25  # seconds; drawing takes milliseconds that the steps would like to have
@@ -12,23 +13,32 @@ REFRESH = 0.25  # seconds; drawing takes milliseconds that the steps would like 
 
 class _Throughput(ProgressColumn):
     def render(self, task):
-        return Text(f"{(task.speed or 0) * task.fields['batch_size']:,.0f} examples/s")
+        steps = task.completed - task.fields["first"]
+        return Text(f"{steps * task.fields['batch_size'] / (task.elapsed or 1):,.0f} examples/s")
 
 
 @contextlib.contextmanager
 def progress_bar(first, end, batch_size, shown):
-    """A bar over the steps from `first` to `end`, as a context that yields `advance(step, text=None)`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Throughput())
+    """A bar over the steps from `first` to `end`, as a context that yields `advance(step, epoch=None, news=None)`."""
+    fixed = {"no_wrap": True, "min_width": 6}
+    columns = (
+        TextColumn("{task.description}", table_column=Column(**fixed)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(**fixed)),
+        _Throughput(table_column=Column(**fixed)),
+        TimeRemainingColumn(table_column=Column(**fixed)),
+        TextColumn("{task.fields[news]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    )
     drawn = 0.0
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), auto_refresh=False, disable=not shown
-    ) as bar:
-        task = bar.add_task("training", total=end, completed=first, batch_size=batch_size)
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, disable=not shown, expand=True) as bar:
+        fields = {"first": first, "batch_size": batch_size, "news": ""}
+        task = bar.add_task("training", total=end, completed=first, **fields)
 
-        def advance(step, text=None):
+        def advance(step, epoch=None, news=None):
             nonlocal drawn
-            if shown and (text is not None or time.monotonic() - drawn > REFRESH):
-                bar.update(task, completed=step, description=text, refresh=True)
+            if shown and (news is not None or time.monotonic() - drawn > REFRESH):
+                news = {} if news is None else {"news": news}
+                bar.update(task, completed=step, description=epoch, refresh=True, **news)
                 drawn = time.monotonic()
 
         yield advance

@@ -35,7 +35,7 @@ class Run:
         self.step = self.start = self.checked = int(numbers[0])
         self.examples, self.batch_size, self.steps = examples, batch_size, examples // batch_size  # steps an epoch
         self.records, self.history, self.evaluated = {}, {}, True
-        self.folder = self.saved = None
+        self.folder = self.saved = self.dtypes = None
         self.best, self.best_loss = None, np.full(self.stack, np.inf)
         self.waited, self.stopped = np.zeros(self.stack, int), np.zeros(self.stack, bool)
 
@@ -48,12 +48,14 @@ class Run:
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
 
     def make_records(self, metrics):
+        """Make room for the metrics of an epoch; `metrics` is called for an example of them when it is first needed."""
         if not self.records:
-            self.records = empty_records(record_dtypes(metrics), self.steps, self.stack, self.everywhere)
+            self.dtypes = self.dtypes or record_dtypes(metrics())
+            self.records = empty_records(self.dtypes, self.steps, self.stack, self.everywhere)
 
     def advance(self, state, metrics):
         """Take over what a step returned."""
-        self.make_records(metrics)
+        self.make_records(lambda: metrics)
         records = record(self.records, metrics, np.int32(self.step % self.steps))
         self.advance_to(self.step + 1, state, records)
 
