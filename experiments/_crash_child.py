@@ -20,9 +20,9 @@ BATCH, HELD_OUT = 100, 400
 SAVE_EVERY, EVAL_EVERY, KEEP = 3, 5, 2  # neither divides the other, nor the 13 steps of an epoch
 TIME_LIMIT = 300  # seconds, beyond which a process hangs
 MODES = {
-    "steps, best state": {"scan": False, "patience": 3},
+    "steps, best state": {"scan": False, "patience": 2},
     "steps, last state": {"scan": False},
-    "scan, best state": {"scan": True, "patience": 3},
+    "scan, best state": {"scan": True, "patience": 2},
     "scan, last state": {"scan": True},
 }
 FAULTS = ("key", "optimizer")  # of a resumed process, on purpose
@@ -58,7 +58,7 @@ def train(folder, mode, seed, epochs, fault):
     data = (images / 16).astype(np.float32), labels.astype(np.int32)
     examples, held_out = (tuple(array[part] for array in data) for part in (np.s_[HELD_OUT:], np.s_[:HELD_OUT]))
     model, root = Network(), jax.random.key(seed)
-    schedule = optax.cosine_decay_schedule(3e-3, epochs * (len(examples[0]) // BATCH))
+    schedule = optax.cosine_decay_schedule(2e-2, epochs * (len(examples[0]) // BATCH))
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     if fault == "optimizer":
         tx = forgetful(tx)

@@ -41,7 +41,7 @@ def run(args):
     kills = args.kills or (4 if args.quick else 200)
     modes = list(_crash_child.MODES)[:: 3 if args.quick else 1]
     context, work = _crash_kill.processes(), Path(tempfile.mkdtemp(prefix="crash_test-"))
-    arguments = {mode: (mode, args.seed, 2 if args.quick else 4, work / "programs") for mode in modes}
+    arguments = {mode: (mode, args.seed, 2 if args.quick else 5, work / "programs") for mode in modes}
 
     @functools.cache
     def uninterrupted(mode):
