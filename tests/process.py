@@ -117,6 +117,21 @@ def resumed():
     return over_all(eval_fn=evaluate, checkpoint_dir=folder / "only")
 
 
+def no_room():
+    """A folder that the first process can't write to any more ends the run in all of them."""
+    kept = folder / "no_room"
+
+    def take_away(state, record):
+        if index == 0 and record["step"] == 8:
+            kept.rename(folder / "aside_no_room")
+            kept.write_text("")
+
+    try:
+        over_all(eval_fn=evaluate, checkpoint_dir=kept, callbacks=[take_away])
+    except ValueError as error:
+        return str(error)
+
+
 def another_state():
     """A mistake that would otherwise go unseen."""
     try:

@@ -49,7 +49,7 @@ def together(folder, *parts):
 
 
 def test_two_processes_are_one(tmp_path):
-    parts = ("batches", "split", "split_scan", "own_rows", "another_state", "no_sharding")
+    parts = ("batches", "split", "split_scan", "own_rows", "no_room", "another_state", "no_sharding")
     printed, results = together(tmp_path, *parts)
     one, four = train(eval_fn=evaluate), train(mesh=make_mesh((4, 1)), eval_fn=evaluate)
     assert one[1]["digest"] == digests()
@@ -63,6 +63,10 @@ def test_two_processes_are_one(tmp_path):
     assert ["epoch 4/4" in errors for _, errors in printed] == [True, False]
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [4, 8, 12, 16]
     assert {path.name for path in (tmp_path / "batches").iterdir()} == {"8", "12", "16"}
+
+    for error, reason in zip(results["no_room"], ("Not a directory", "the first process has the reason")):
+        assert "the checkpoint of step 8 could not be saved" in error
+        assert reason in error
 
     for error in results["another_state"]:
         assert "not the same in all processes: make the state from the same key" in error

@@ -32,19 +32,21 @@ def checkpoint_steps(folder) -> list[int]:
 
 def prepare(folder):
     """Make the folder, see that it can be written to, and remove what a killed process left half written."""
-    if _first_process():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob(f"{SAVING}*"):
-                shutil.rmtree(path)
-            probe = folder / f"{SAVING}probe"
-            probe.mkdir()
-            probe.rmdir()
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
-            ) from error
-    _together(f"prepare {folder}")
+
+    def begin():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"{SAVING}*"):
+            shutil.rmtree(path)
+        probe = folder / f"{SAVING}probe"
+        probe.mkdir()
+        probe.rmdir()
+
+    try:
+        _by_first_process(begin)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
+        ) from error
 
 
 def save(folder, step, tree, record, keep):
@@ -60,20 +62,29 @@ def save(folder, step, tree, record, keep):
       CheckpointError: the disk is full or read-only. No part of the checkpoint is left, and those before it stay.
     """
     target, temporary = folder / str(step), folder / f"{SAVING}{step}"
+
+    def begin():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+
+    def finish():
+        described = {name: _description(leaf) for name, leaf in _named(tree).items()}
+        _write_record(temporary, {"leaves": described, **record})
+        os.rename(temporary, target)
+        _sync_to_disk(folder)
+
+    def remove_old():
+        for old in checkpoint_steps(folder)[:-keep]:
+            # Renamed first, since a folder that is half removed must not look like a checkpoint.
+            shutil.rmtree((folder / str(old)).rename(folder / f"{SAVING}removed-{old}"), ignore_errors=True)
+
     try:
-        if _first_process():
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-        _together(f"save {temporary}")
+        _by_first_process(begin)
         # Empty arrays have nothing to be saved, and orbax does not take them.
         arrays = {name: _data(leaf) for name, leaf in _named(tree).items() if leaf.size}
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(temporary / ARRAYS, args=ocp.args.PyTreeSave(arrays))
-        if _first_process():
-            described = {name: _description(leaf) for name, leaf in _named(tree).items()}
-            _write_record(temporary, {"leaves": described, **record})
-            os.rename(temporary, target)
-            _sync_to_disk(folder)
+        _by_first_process(finish)
     except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
         older = checkpoint_steps(folder)
@@ -82,11 +93,8 @@ def save(folder, step, tree, record, keep):
             f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. Make room, or "
             "copy the folder and give the copy's name, and run the same again to resume."
         ) from error
-    if _first_process() and keep is not None:
-        for old in checkpoint_steps(folder)[:-keep]:
-            # Renamed first, since a folder that is half removed must not look like a checkpoint.
-            shutil.rmtree((folder / str(old)).rename(folder / f"{SAVING}removed-{old}"), ignore_errors=True)
-    _together(f"saved {target}")
+    if keep is not None:
+        _by_first_process(remove_old)
 
 
 def newest(folder):
@@ -102,7 +110,8 @@ def newest(folder):
             break
         except (OSError, ValueError, KeyError, TypeError) as error:
             broken.append((step, error))
-    _together(f"looked through {folder}")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"looked through {folder}")  # before anything there is renamed
     damage = "; ".join(f"{folder / str(step)}: {error}" for step, error in broken)
     if broken and found is None:
         raise CheckpointError(
@@ -114,11 +123,13 @@ def newest(folder):
             f"{found[0]}.",
             stacklevel=3,
         )
-        if _first_process():
+
+        def set_aside():
             for step, _ in broken:
                 shutil.rmtree(folder / f"{step}{BROKEN}", ignore_errors=True)
                 (folder / str(step)).rename(folder / f"{step}{BROKEN}")
-        _together(f"set aside in {folder}")
+
+        _by_first_process(set_aside)
     return found
 
 
@@ -216,11 +227,15 @@ def _sync_to_disk(path):
         os.close(descriptor)
 
 
-def _first_process():
-    return jax.process_index() == 0
-
-
-def _together(what):
-    """Wait for all processes."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+def _by_first_process(action):
+    """Let the first process do something while the others wait; an error there is an error in all of them."""
+    error = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except Exception as caught:
+            error = caught
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.array(error is not None)):
+        error = error or OSError("the first process has the reason")
+    if error is not None:
+        raise error
