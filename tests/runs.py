@@ -1,5 +1,8 @@
 """A small network with dropout and batch norm, and what it takes to train it and to compare two runs."""
 
+import os
+import signal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,6 +66,20 @@ def linear_loss(params, batch, key):
 
 def linear_state(seed=0, tx=None):
     return TrainState.create(apply_fn=None, params={"w": jnp.zeros(6)}, tx=tx or LINEAR_TX, key=key(seed))
+
+
+def interrupting(at):
+    """A train step that is interrupted as by Ctrl-C."""
+    count = 0
+
+    def step(state, batch):
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return STEP(state, batch)
+
+    return step
 
 
 def equal(a, b):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import resource
 import shutil
 import signal
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
-from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, linear_loss, linear_state, linen_state
+from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
 
 from jdrop.training import CheckpointError, NonFiniteLossError, TrainState, fit, make_train_step
 
@@ -59,6 +58,32 @@ def test_early_stopping_is_resumed_from_every_step(tmp_path):
     assert last % 3 == 0
     for step in range(1, last + 1):
         same(run(checkpoint_dir=only(tmp_path / "all", step, tmp_path / str(step)), **stopping), whole)
+
+
+def test_without_patience_the_last_state_is_returned_also_after_a_resume(tmp_path):
+    losses = iter(range(100))
+    run(checkpoint_dir=tmp_path, epochs=4, eval_fn=lambda state: {"loss": next(losses)}, eval_every=5)
+    state, _ = run(checkpoint_dir=tmp_path, eval_fn=None, eval_every=None, patience=None)
+    assert int(state.step) == 50
+
+
+def test_other_files_in_the_folder_stay(tmp_path):
+    """Also those that are named like a checkpoint."""
+    for name in ("1", "007", "99", "latest", "6"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text(name)
+    (tmp_path / "8").write_text("mine")
+    (tmp_path / ".saving-file").write_text("")
+    same(run(checkpoint_dir=tmp_path, keep=1), run())
+    for name in ("1", "007", "99", "latest", "6"):
+        assert (tmp_path / name / "mine").read_text() == name
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "007", "99", "latest", "6", "8", "50"}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_sizes_may_be_numpy_s(tmp_path, scan):
+    sizes = {name: np.int64(3) for name in ("save_every", "eval_every", "keep", "patience")}
+    run(epochs=1, scan=scan, checkpoint_dir=tmp_path, log=tmp_path / "log.jsonl", **sizes)
 
 
 def test_a_run_goes_on_to_more_epochs(tmp_path):
@@ -198,20 +223,6 @@ def test_a_folder_that_can_t_be_written_to(tmp_path):
     folder.unlink()
     (tmp_path / "aside").rename(folder)
     same(run(checkpoint_dir=folder, eval_every=5), run(eval_every=5))
-
-
-def interrupting(at):
-    """A train step that is interrupted as by Ctrl-C."""
-    count = 0
-
-    def step(state, batch):
-        nonlocal count
-        count += 1
-        if count == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return STEP(state, batch)
-
-    return step
 
 
 def test_ctrl_c_saves_and_returns(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import sys
 import time
 
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from cases import key
-from runs import STEP, X, Y, equal, evaluate, linear_loss, linear_state, linen_state, loss_fn
+from runs import STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state, loss_fn
 
 import jdrop
 from jdrop.training import TrainState, fit, make_train_step, tensorboard
@@ -172,6 +173,28 @@ def test_the_log_has_a_line_a_record_also_after_a_crash(tmp_path):
     assert untimed(lines(log)) == whole
 
 
+def test_a_log_keeps_what_others_wrote(tmp_path, monkeypatch):
+    """Only what this run wrote after its checkpoint is cut off, in the very file that it wrote to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("some text\n")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "notes.txt")
+    setting = {"checkpoint_dir": tmp_path / "run", "save_every": 3, "log": "link.jsonl"}
+    fit(linen_state(), interrupting(8), (X, Y), **SETTING, **setting)
+    size = (tmp_path / "notes.txt").stat().st_size
+    (tmp_path / "notes.txt").write_text((tmp_path / "notes.txt").read_text() + '{"step": 1')
+    run(**setting)
+    text = (tmp_path / "notes.txt").read_text()
+    assert text.startswith("some text\n")
+    assert [json.loads(line)["step"] for line in text.splitlines()[1:]] == [5, 10, 15, 20]
+    assert size < len(text)
+    (tmp_path / "other.jsonl").write_text("x" * 5000)
+    shutil.rmtree(tmp_path / "run" / "20")
+    run(**setting | {"log": "other.jsonl"})
+    assert (tmp_path / "other.jsonl").read_text().startswith("x" * 5000)
+    with pytest.raises(ValueError, match="run can't be written to .* give the name of a file that can"):
+        run(log=tmp_path / "run")
+
+
 def test_a_log_keeps_the_runs_before_and_writes_json_for_what_is_not_a_number(tmp_path):
     log = tmp_path / "log.jsonl"
     run(log=log, epochs=1)
@@ -273,9 +296,42 @@ def test_a_step_of_the_user_s_own():
     _, history = fit(linear_state(), step, X, **SETTING)
     assert calls == [(8, 6)] * 20
     assert history == {"loss": [2.0] * 4, "vector": [1.5] * 4}
+    for metrics, error, message in (
+        ({"eval_loss": 1.0, "step": 2}, ValueError, r"\['eval_loss', 'step'\], but .* give them other names"),
+        ({"x": 1j}, TypeError, "'x' as a complex"),
+        ({"x": {"y": 1.0}}, TypeError, "'x' as a dict, but a metric is a real number"),
+        ({"x": np.zeros((0,))}, ValueError, r"'x' of shape \(0,\)"),
+    ):
+        with pytest.raises(error, match=message):
+            fit(linear_state(), lambda state, batch, m=metrics: (state, {"loss": 0.0} | m), X, **SETTING)
     for metrics, came in (({}, r"\[\]"), (3.0, "a float")):
         with pytest.raises(ValueError, match=f"returned the metrics {came}, but a dict with a 'loss'"):
             fit(linear_state(), lambda state, batch, m=metrics: (state, m), X, **SETTING)
+
+
+def test_other_types_are_named():
+    with pytest.raises(TypeError, match=r"state is a dict, but a jdrop.training.TrainState is needed"):
+        fit({}, STEP, (X, Y), **SETTING)
+    for value, came in ((None, "a NoneType"), ("0.5", "a str"), (np.complex64(1), "an array of complex64")):
+        with pytest.raises(TypeError, match=f"eval_fn returned 'm' as {came}"):
+            run(eval_fn=lambda state, value=value: {"m": value})
+
+
+def test_metrics_that_are_not_those_of_the_steps_before(tmp_path):
+    def step(names):
+        return lambda state, batch: (state, {"loss": 1.0} | dict.fromkeys(names, 2.0))
+
+    fit(linear_state(), step("a"), X, **SETTING | {"epochs": 1}, checkpoint_dir=tmp_path, save_every=3)
+    shutil.rmtree(tmp_path / "5")
+    for names in ("", "ab"):
+        with pytest.raises(ValueError, match=r"those of the epoch's steps before are \['a', 'loss'\]"):
+            fit(linear_state(), step(names), X, **SETTING, checkpoint_dir=tmp_path)
+
+
+def test_nan_checks_find_nothing_and_names_are_no_markup():
+    with jax.debug_nans(True):
+        run(epochs=1)
+    fit(linear_state(), lambda state, batch: (state, {"loss": 1.0, "tokens[/s]": 2.0}), X, epochs=1, batch_size=8)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +339,7 @@ def test_a_step_of_the_user_s_own():
     [
         ({"eval_every": 0, "eval_fn": evaluate}, "eval_every is 0"),
         ({"eval_every": 3}, "pass an eval_fn"),
+        ({"checkpoint_dir": "gs://bucket/run"}, "a folder of a file system is needed"),
         ({"eval_fn": lambda state: {"loss": np.zeros(3)}}, r"'loss' of shape \(3,\), but \(\) is needed"),
     ],
 )

@@ -107,8 +107,17 @@ def test_seeds_are_resumed_from_their_checkpoint(tmp_path):
     states, history = fit(stack(), step, (X, Y), checkpoint_dir=tmp_path, **options)
     equal(states, whole[0])
     np.testing.assert_equal(history, whole[1])
+    with pytest.raises(ValueError, match="trained with patience 4, but here it is 6: those that have stopped"):
+        fit(stack(), step, (X, Y), checkpoint_dir=tmp_path, **options | {"patience": 6})
     with pytest.raises(ValueError, match=r"seeds \[3\], but here it is \[\]"):
         fit(make_state(KEYS[0]), STEP, (X, Y), checkpoint_dir=tmp_path, **SETTING)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_key_reuse_is_clean(scan):
+    with jax.debug_key_reuse(True):
+        step = vmap_seeds(make_train_step(loss_fn, accumulate=2))
+        fit(stack(), step, (X, Y), eval_fn=EVALUATE, patience=3, scan=scan, **SETTING | {"epochs": 2})
 
 
 @pytest.mark.parametrize("exact", [False, True])

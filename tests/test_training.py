@@ -211,6 +211,16 @@ def test_donation_leaves_what_the_caller_gave_alone():
     jax.random.split(root)
 
 
+def test_a_field_that_shares_the_parameters_is_a_copy():
+    class Averaged(TrainState):
+        average: dict | None = None
+
+    params = {"w": jnp.zeros(6)}
+    state = Averaged.create(apply_fn=None, params=params, tx=optax.sgd(0.1), key=key(), average=params)
+    make_train_step(linear_loss)(state, X)
+    assert not params["w"].is_deleted()
+
+
 def test_an_evaluation_that_is_not_finite_is_named():
     with pytest.raises(NonFiniteLossError, match=r"after epoch 1 \(step 5\) is nan"):
         fit(

@@ -25,9 +25,24 @@ class CheckpointError(OSError, ValueError):
     """A checkpoint can't be written or read, or is another run's."""
 
 
+def as_folder(path) -> Path:
+    """The absolute path of a folder on this machine's file system."""
+    if "://" in str(path):
+        raise ValueError(
+            f"checkpoint_dir is {str(path)!r}, but a folder of a file system is needed: mount it, and write where."
+        )
+    return Path(path).expanduser().absolute()
+
+
 def checkpoint_steps(folder) -> list[int]:
-    """The steps of the checkpoints in a folder, ascending."""
-    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdecimal() and path.is_dir())
+    """The steps of the checkpoints in a folder, ascending; whatever else is there is somebody else's."""
+    return sorted(
+        int(path.name)
+        for path in folder.glob("*")
+        if path.name.isdecimal()
+        and path.name == str(int(path.name))
+        and ((path / RECORD).exists() or (path / ARRAYS).exists())
+    )
 
 
 def prepare(folder):
@@ -36,7 +51,7 @@ def prepare(folder):
     def begin():
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"{SAVING}*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         probe = folder / f"{SAVING}probe"
         probe.mkdir()
         probe.rmdir()

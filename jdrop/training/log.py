@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -10,14 +9,28 @@ import jax
 import numpy as np
 
 
+def open_log(path, resumed):
+    """A log's absolute path, its file there and open to writing, or None without one or in another process.
+
+    `resumed` is None, or of the checkpoint that the run goes on from: the log's path and its length then. What was
+    written later is cut off, since the run writes it again.
+    """
+    if path is None or jax.process_index() != 0:
+        return None
+    path = Path(path).expanduser().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            if resumed is not None and resumed[0] == str(path) and file.tell() > resumed[1]:
+                file.truncate(resumed[1])
+    except OSError as error:
+        raise ValueError(f"log {path} can't be written to ({error}): give the name of a file that can.") from error
+    return path
+
+
 def reporter(run, callbacks, log, advance, epochs):
     """A function that tells the callbacks, the log and the progress bar what is new at a run's step."""
     started, step_before = time.monotonic(), run.step
-    log = Path(log) if log is not None and jax.process_index() == 0 else None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if run.step > run.start:
-            _rewind(log, run.step)
 
     def report(news, seconds):
         """Report the news of the steps since the last report, which took so many seconds."""
@@ -36,24 +49,6 @@ def reporter(run, callbacks, log, advance, epochs):
             callback(run.state, dict(record))
 
     return report
-
-
-def _rewind(log, step):
-    """Drop the lines at the file's end that a resumed run will write again: those after `step`."""
-    if log.exists():
-        lines = log.read_bytes().splitlines(keepends=True)
-        while lines and _step(lines[-1]) > step:
-            lines.pop()
-        rewound = log.with_name(log.name + ".rewound")
-        rewound.write_bytes(b"".join(lines))
-        os.replace(rewound, log)
-
-
-def _step(line):
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # cut off in the middle of writing
 
 
 def _finite(value):

@@ -4,7 +4,6 @@ import collections
 import functools
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,13 +11,15 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from jdrop.masks.shape import as_size
+from jdrop.training.checkpoint import as_folder
 from jdrop.training.data import count_examples, epoch_order, gather
 from jdrop.training.interrupt import interrupts
 from jdrop.training.layout import constrain, keep_layout, on_devices, own, replicated
-from jdrop.training.log import reporter
+from jdrop.training.log import open_log, reporter
 from jdrop.training.progress import progress_bar
 from jdrop.training.records import write
 from jdrop.training.run import Run
+from jdrop.training.state import TrainState
 
 
 def fit(
@@ -51,7 +52,8 @@ def fit(
     Args:
       state: a `TrainState`, or a stack of them (`vmap_seeds`); it is copied, so that the caller's stays usable.
       train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`; make it once, since each new one is
-        compiled anew.
+        compiled anew. Metrics are recorded in float32 (float64 stays); "step", "epoch", "seconds",
+        "examples_per_second" and "eval_..." can't be their names.
       data: a tree of arrays with the same first axis, the n examples; memory-mapped arrays are read batch by batch.
       epochs: how many passes, at least 0; from the middle of an epoch on, the rest of it is the first.
       batch_size: examples a step, 1 to n.
@@ -73,7 +75,8 @@ def fit(
       callbacks: functions `(state, record)`, called after each epoch and evaluation with a dict of the "step" it
         follows, the "epoch", and what entered the history. As with `eval_fn`, the state is donated later.
       log: a file to which each record is appended as a line of JSON, with the "seconds" since the call began and the
-        "examples_per_second" of the steps since the last record. A resumed run drops the lines after its checkpoint.
+        "examples_per_second" of the steps since the last record. A resumed run cuts off what was written after its
+        checkpoint.
       progress: show a progress bar with the throughput and the time left.
 
     Returns:
@@ -90,7 +93,8 @@ def fit(
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
       CheckpointError: a checkpoint can't be written, none can be read, or it is another run's: another model,
         optimizer, kind of key, root key, data size or batch size, or one that has gone further than `epochs`.
-      TypeError: a `sharding` that is none of a mesh, or that several processes need and have not.
+      TypeError: a state of another kind, metrics that are not real numbers, a `sharding` that is none of a mesh, or
+        that several processes need and have not.
       ValueError: sizes that do not fit, `patience` without an evaluation loss, or processes with different states.
 
     Example:
@@ -112,13 +116,19 @@ def fit(
         raise ValueError(
             f"batch_size is {batch_size}, but there are only {examples} examples: write batch_size={examples} or less."
         )
-    for name, value in {"patience": patience, "eval_every": eval_every}.items():
-        if value is not None and (as_size(name, value) and eval_fn is None):
+    sizes = {"patience": patience, "eval_every": eval_every, "save_every": save_every, "keep": keep}
+    sizes = {name: None if value is None else as_size(name, value) for name, value in sizes.items()}
+    patience, eval_every, save_every, keep = sizes.values()
+    for name in ("patience", "eval_every"):
+        if sizes[name] is not None and eval_fn is None:
             raise ValueError(f"{name} needs an evaluation: pass an eval_fn that returns a dict with a 'loss'.")
-    if save_every is not None and (as_size("save_every", save_every) and checkpoint_dir is None):
+    if save_every is not None and checkpoint_dir is None:
         raise ValueError("save_every needs a place to save to: pass a checkpoint_dir.")
-    if keep is not None:
-        as_size("keep", keep)
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"state is a {type(state).__name__}, but a jdrop.training.TrainState is needed, which has the run's root "
+            "key: write TrainState.create(apply_fn=None, params=params, tx=tx, key=jax.random.key(0))."
+        )
 
     everywhere = replicated(sharding)
     run = Run(own(state, everywhere), examples, batch_size, everywhere)
@@ -132,7 +142,8 @@ def fit(
         return np.moveaxis(order.reshape(*run.stack, run.steps, batch_size), -2, 0)
 
     if checkpoint_dir is not None:
-        run.open(Path(checkpoint_dir).absolute(), resume, end, patience)
+        run.open(as_folder(checkpoint_dir), resume, end, patience)
+    log = open_log(log, run.log)
     if everywhere is not None:
         train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
     data = on_devices(data, everywhere) if scan else jax.tree.map(np.asarray, data)
@@ -157,11 +168,11 @@ def fit(
                     raise
                 asked.set()
             ended = run.step >= end or run.stopped.all() or _any_process(asked)
-            run.save(ended or run.step % (save_every or run.steps) == 0, keep)
+            run.save(ended or run.step % (save_every or run.steps) == 0, keep, patience, log)
             if ended:
                 if run.step < end and not run.stopped.all() and jax.process_index() == 0:
                     print(f"fit: interrupted at step {run.step} of {end}", file=sys.stderr)
-                return run.result(), run.history
+                return run.result(patience), run.history
             began = time.monotonic()
             train(min(end, *((run.step // every + 1) * every for every in events)), asked, advance)
             run.check()

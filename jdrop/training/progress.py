@@ -21,13 +21,14 @@ class _Throughput(ProgressColumn):
 def progress_bar(first, end, batch_size, shown):
     """A bar over the steps from `first` to `end`, as a context that yields `advance(step, epoch=None, news=None)`."""
     fixed = {"no_wrap": True, "min_width": 6}
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("{task.description}", table_column=Column(**fixed)),
+        TextColumn("{task.description}", markup=False, table_column=Column(**fixed)),
         BarColumn(bar_width=12),
         MofNCompleteColumn(table_column=Column(**fixed)),
         _Throughput(table_column=Column(**fixed)),
         TimeRemainingColumn(table_column=Column(**fixed)),
-        TextColumn("{task.fields[news]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn("{task.fields[news]}", markup=False, table_column=rest),
     )
     drawn = 0.0
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False, disable=not shown, expand=True) as bar:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+RESERVED = ("step", "epoch", "seconds", "examples_per_second")
+
 
 class NonFiniteLossError(FloatingPointError, ValueError):
     """The training loss became NaN or infinite."""
@@ -13,7 +15,7 @@ class NonFiniteLossError(FloatingPointError, ValueError):
 
 def empty_records(dtypes, steps, stack, everywhere):
     """Room for each metric at each step of an epoch, {name: (steps, *stack)}; `stack` is () or (number of seeds,)."""
-    return {name: jnp.full((steps, *stack), jnp.nan, dtype, device=everywhere) for name, dtype in dtypes.items()}
+    return {name: jnp.zeros((steps, *stack), dtype, device=everywhere) for name, dtype in dtypes.items()}
 
 
 def record_dtypes(metrics):
@@ -23,7 +25,28 @@ def record_dtypes(metrics):
         raise ValueError(
             f"train_step returned the metrics {came}, but a dict with a 'loss' is needed: use make_train_step."
         )
+    taken = sorted(name for name in metrics if name in RESERVED or name.startswith("eval_"))
+    if taken:
+        raise ValueError(
+            f"train_step returned the metrics {taken}, but {sorted(RESERVED)} and names that start with 'eval_' have "
+            "their own meaning in records and history: give them other names."
+        )
+    for name, value in metrics.items():
+        check_real(f"train_step returned {name!r}", value)
     return {name: jnp.promote_types(jnp.result_type(value), jnp.float32) for name, value in metrics.items()}
+
+
+def check_real(what, value):
+    """Raise unless a metric is a real number or an array of them."""
+    array = isinstance(value, (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic, bool, int, float))
+    dtype = jnp.result_type(value) if array else None
+    if not array or not (
+        jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating) or dtype == jnp.bool_
+    ):
+        came = f"an array of {dtype}" if array else f"a {type(value).__name__}"
+        raise TypeError(f"{what} as {came}, but a metric is a real number: write jnp.mean(x), or a name for each part.")
+    if 0 in np.shape(value):
+        raise ValueError(f"{what} of shape {np.shape(value)}, but an empty array has no mean: return a number.")
 
 
 def write(records, metrics, place):

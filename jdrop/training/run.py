@@ -12,6 +12,7 @@ from jdrop.training.records import (
     NonFiniteLossError,
     averages,
     check_finite,
+    check_real,
     empty_records,
     record,
     record_dtypes,
@@ -35,7 +36,7 @@ class Run:
         self.step = self.start = self.checked = int(numbers[0])
         self.examples, self.batch_size, self.steps = examples, batch_size, examples // batch_size  # steps an epoch
         self.records, self.history, self.evaluated = {}, {}, True
-        self.folder = self.saved = self.dtypes = None
+        self.folder = self.saved = self.dtypes = self.log = None
         self.best, self.best_loss = None, np.full(self.stack, np.inf)
         self.waited, self.stopped = np.zeros(self.stack, int), np.zeros(self.stack, bool)
 
@@ -49,13 +50,21 @@ class Run:
 
     def make_records(self, metrics):
         """Make room for the metrics of an epoch; `metrics` is called for an example of them when it is first needed."""
-        if not self.records:
-            self.dtypes = self.dtypes or record_dtypes(metrics())
-            self.records = empty_records(self.dtypes, self.steps, self.stack, self.everywhere)
+        self.dtypes = self.dtypes or record_dtypes(metrics())
+        self.records = self.records or empty_records(self.dtypes, self.steps, self.stack, self.everywhere)
+        self.check_names(self.dtypes)
+
+    def check_names(self, metrics):
+        if metrics.keys() != self.records.keys():
+            raise ValueError(
+                f"train_step returned the metrics {sorted(metrics)}, but those of the epoch's steps before are "
+                f"{sorted(self.records)}: return the same ones at every step, also in a run that is resumed."
+            )
 
     def advance(self, state, metrics):
         """Take over what a step returned."""
         self.make_records(lambda: metrics)
+        self.check_names(metrics)
         records = record(self.records, metrics, np.int32(self.step % self.steps))
         self.advance_to(self.step + 1, state, records)
 
@@ -89,6 +98,8 @@ class Run:
             raise ValueError(
                 f"eval_fn returned {came}, but a dict of metrics, with patience one that has a 'loss', is needed."
             )
+        for name, value in metrics.items():
+            check_real(f"eval_fn returned {name!r}", value)
         metrics = {name: np.asarray(value, float) for name, value in on_host(metrics).items()}
         for name, value in metrics.items():
             if value.shape != self.stack:
@@ -120,9 +131,9 @@ class Run:
             self.history.setdefault(name, []).append(value)
         return values
 
-    def result(self):
-        """The best state so far, or the last one where none was looked for."""
-        return self.state if self.best is None else self.best
+    def result(self, patience):
+        """The best state so far, or the last one where none is looked for."""
+        return self.state if patience is None or self.best is None else self.best
 
     def open(self, folder, resume, end, patience):
         """Take a folder for the run's checkpoints, and go on from the newest one."""
@@ -135,7 +146,7 @@ class Run:
             )
         self.folder, self.saved = folder, self.step
 
-    def save(self, due, keep):
+    def save(self, due, keep, patience, log):
         """Save the run in its folder, if it has one and has not been saved at this step."""
         if self.folder is None or not due or self.saved == self.step:
             return
@@ -148,6 +159,8 @@ class Run:
             "best_loss": self.best_loss.tolist(),
             "waited": self.waited.tolist(),
             "evaluated": self.evaluated,
+            "patience": patience,
+            "log": None if log is None else [str(log), log.stat().st_size],
         }
         checkpoint.save(self.folder, self.step, self._tree(), record, keep)
         self.saved = self.step
@@ -169,6 +182,12 @@ class Run:
                 f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: "
                 "write more epochs, or give another checkpoint_dir."
             )
+        if self.stack and record["patience"] not in (None, patience):
+            raise checkpoint.CheckpointError(
+                f"the checkpoint {path} is of seeds trained with patience {record['patience']}, but here it is "
+                f"{patience}: those that have stopped can't go on. Resume with the same, or give another "
+                "checkpoint_dir."
+            )
         root = on_host(jax.random.key_data(self.state.key))
         self.records = empty_records(record["metrics"], self.steps, self.stack, self.everywhere)
         self.best = self.state if record["has_best"] else None
@@ -180,7 +199,7 @@ class Run:
             )
         self.state, self.best, self.records = tree["state"], tree["best"], tree["records"]
         self.step = self.checked = record["step"]
-        self.history, self.evaluated = record["history"], record["evaluated"]
+        self.history, self.evaluated, self.log = record["history"], record["evaluated"], record["log"]
         self.best_loss, self.waited = np.array(record["best_loss"], float), np.array(record["waited"], int)
         self.stopped = self.waited >= (np.inf if patience is None else patience)
 

@@ -1,6 +1,7 @@
 """Several seeds as one program."""
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -15,7 +16,9 @@ def vmap_seeds(function, *, exact=True, donate_argnums=0):
       function: `(state, batch) -> (state, metrics)` from `make_train_step`, or an evaluation `(state) -> metrics`. All
         its arguments become stacks with a first axis of n seeds.
       exact: True writes the seeds out one after another in one program, so that each operation is the one that a seed
-        alone would run, and rounds alike; compiling then takes n times as long. False batches them with `jax.vmap`,
+        alone would run; compiling then takes n times as long. The results are those of a seed alone to the bit,
+        unless XLA compiles an update otherwise in the larger program: on a CPU seen with Adam and `accumulate` or
+        `per_example`, in the last bits. False batches them with `jax.vmap`,
         the fastest on accelerators and for many seeds: the same masks and the same order of the data, but XLA's
         batched matrix products may round the last bits differently.
       donate_argnums: that of `jax.jit`: a train step donates its states, an evaluation must not: write
@@ -41,11 +44,23 @@ def vmap_seeds(function, *, exact=True, donate_argnums=0):
 
     def alone(_, arguments):
         # XLA would fuse the first and last operations with taking the stacks apart, and round them differently.
-        result = function(*lax.optimization_barrier(arguments))
-        return None, lax.optimization_barrier(result)
+        return None, _barrier(function(*_barrier(arguments)))
 
     def one_after_another(*stacks):
         # Written out, since XLA's convolutions round differently in a loop.
         return lax.scan(alone, None, stacks, unroll=True)[1]
 
     return jax.jit(one_after_another if exact else jax.vmap(function), donate_argnums=donate_argnums)
+
+
+def _barrier(tree):
+    """`lax.optimization_barrier`, which takes the data of keys, since it counts as a use of a key itself."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    data = [jax.random.key_data(leaf) if key else leaf for key, leaf in zip(is_key, leaves)]
+    data = lax.optimization_barrier(data)
+    wrapped = [
+        jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf)) if key else new
+        for key, leaf, new in zip(is_key, leaves, data)
+    ]
+    return structure.unflatten(wrapped)

@@ -49,17 +49,16 @@ class TrainState(train_state.TrainState):
           >>> state = jdrop.training.TrainState.create(
           ...     apply_fn=None, params={"w": jnp.zeros(3)}, tx=optax.adam(1e-3), key=jax.random.key(0))
         """
-        # Steps donate their state: without a copy the first one would delete the caller's own arrays.
-        params, key, collections = jax.tree.map(jnp.copy, (params, as_typed_key(key), dict(collections or {})))
         state = super().create(
             apply_fn=apply_fn,
             params=params,
             tx=tx,
-            key=key,
-            collections=collections,
+            key=as_typed_key(key),
+            collections=dict(collections or {}),
             **kwargs,
         )
-        return without_weak_types(state.replace(step=jnp.zeros((), jnp.int32)))
+        # Steps donate their state: without a copy the first one would delete the caller's own arrays.
+        return jax.tree.map(jnp.copy, without_weak_types(state.replace(step=jnp.zeros((), jnp.int32))))
 
 
 def without_weak_types(tree):
