@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+
+from jdrop.functional.parameters import as_scalar, check_inexact, last, named
+from jdrop.masks.rate import at_least_float32
 
 __all__ = ["l1", "l2", "max_norm"]
 
@@ -13,20 +15,21 @@ _NOT_KERNELS = ("bias", "scale")
 def l1(params, strength, *, kernels_only=True):
     """The sum of the absolute values of weights, to be added to a loss.
 
-    ``R(theta) = strength * sum |theta|``
+    ``R(theta) = strength * sum |theta|``, with the subgradient 0 at 0.
 
     Args:
-      params: a tree of arrays.
-      strength: the factor lambda, at least 0; a number or a traced scalar.
+      params: a tree of floating-point or complex arrays: of Linen, an NNX state, or any other.
+      strength: the factor lambda, at least 0; a number or a scalar, traced or not. A traced one that is negative or
+        not finite makes the penalty NaN.
       kernels_only: True leaves out biases and the parameters of normalisation layers: arrays of fewer than two
-        axes, and those named "bias" or "scale".
+        axes, and those named "bias" or "scale". Embeddings count as kernels.
 
     Returns:
-      A scalar, in at least float32.
+      A scalar in float32, or in float64 if a weight is.
 
     Raises:
-      TypeError: a parameter that is not an array of floating-point or complex numbers.
-      ValueError: a concrete strength that is negative or not finite; no kernel among the parameters.
+      TypeError: a parameter or a strength that is not numbers of these kinds.
+      ValueError: a concrete strength that is negative or not finite; nothing to sum.
 
     Example:
       >>> import jax.numpy as jnp, jdrop
@@ -42,20 +45,21 @@ def l1(params, strength, *, kernels_only=True):
 def l2(params, strength, *, kernels_only=True):
     """The sum of the squares of weights, to be added to a loss.
 
-    ``R(theta) = strength * sum |theta|**2``: not halved, and under plain SGD a weight decay of ``2 * strength``.
+    ``R(theta) = strength * sum |theta|**2``: not halved, so under plain SGD it is a weight decay of ``2 * strength``.
 
     Args:
-      params: a tree of arrays.
-      strength: the factor lambda, at least 0; a number or a traced scalar.
+      params: a tree of floating-point or complex arrays: of Linen, an NNX state, or any other.
+      strength: the factor lambda, at least 0; a number or a scalar, traced or not. A traced one that is negative or
+        not finite makes the penalty NaN.
       kernels_only: True leaves out biases and the parameters of normalisation layers: arrays of fewer than two
-        axes, and those named "bias" or "scale".
+        axes, and those named "bias" or "scale". Embeddings count as kernels.
 
     Returns:
-      A scalar, in at least float32.
+      A scalar in float32, or in float64 if a weight is.
 
     Raises:
-      TypeError: a parameter that is not an array of floating-point or complex numbers.
-      ValueError: a concrete strength that is negative or not finite; no kernel among the parameters.
+      TypeError: a parameter or a strength that is not numbers of these kinds.
+      ValueError: a concrete strength that is negative or not finite; nothing to sum.
 
     Example:
       >>> import jax.numpy as jnp, jdrop
@@ -65,87 +69,125 @@ def l2(params, strength, *, kernels_only=True):
     Paper:
       Hoerl & Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
     """
-    return _penalty(params, strength, kernels_only, lambda x: x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2)
+    return _penalty(params, strength, kernels_only, _square)
 
 
-def max_norm(limit):
+def max_norm(limit, *, axes=None):
     """Keep the norm of each unit's incoming weights at most `limit`, as an optax transformation.
 
-    After the update ``w <- w * min(1, limit / ||w||)`` for every unit, where w are the weights that lead to it: all axes
-    of a kernel but the last. Biases and the parameters of normalisation layers are left alone. It constrains the sum of
-    the parameter and its update, so it comes last in a chain.
+    ``w <- w * min(1, limit / ||w||)`` after the update, for the weights w of one kernel that lead to one unit. It
+    constrains the sum of a parameter and its update, so it comes last in a chain. Units below the limit get their
+    update as it is; biases, the parameters of normalisation layers and embeddings are left alone.
 
     Args:
-      limit: the largest norm, above 0; 3 or 4 with dropout in the paper.
+      limit: the largest norm, above 0; 3 or 4 with dropout in the paper. A traced one out of range makes weights NaN.
+      axes: the axes of a kernel along which a unit's weights lie, such as 0, -2 or (0, 1). None takes all axes but
+        those of the "bias" beside a "kernel" (two for a `DenseGeneral` that has two axes of features), or all
+        but the last where there is none. A stack of layers as `nn.scan` makes it needs them.
 
     Returns:
-      An `optax.GradientTransformation`.
+      An `optax.GradientTransformation`, without a state. In 16 bits the norm is `limit` to the rounding of the sum.
 
     Raises:
-      ValueError: a limit that is not above 0; an update without parameters, or without a kernel among them.
+      TypeError: a limit that is no number.
+      ValueError: a limit that is not above 0; from `update`: no parameters, no kernel, axes that a kernel doesn't have.
 
     Example:
-      >>> import optax, jdrop
+      >>> import jax.numpy as jnp, optax, jdrop
       >>> tx = optax.chain(optax.sgd(0.1, momentum=0.95), jdrop.max_norm(3.0))
+      >>> params = {"kernel": jnp.array([[4.0, 0.0], [3.0, 1.0]])}
+      >>> updates, _ = tx.update({"kernel": jnp.zeros((2, 2))}, tx.init(params), params)
+      >>> (jnp.linalg.norm((params["kernel"] + updates["kernel"]), axis=0) * 100).round().tolist()
+      [300.0, 100.0]
 
     Paper:
-      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
     """
-    if not (isinstance(limit, (int, float, np.number)) and limit > 0):
-        raise ValueError(f"limit is {limit!r}, but the largest norm must be a number above 0: write max_norm(3.0).")
+    limit = as_scalar("limit", limit, lambda limit: limit > 0, "above 0, the largest norm", "max_norm(3.0)")
 
     def update_fn(updates, state, params=None):
         if params is None:
             raise ValueError("max_norm needs the parameters that it constrains: write tx.update(grads, state, params).")
-        names = dict(_kernels(params))
+        arrays = {name: leaf for _, name, leaf in named(params)}
+        kernels = {
+            path: _incoming(name, leaf, arrays, axes)
+            for path, name, leaf in _kernels(params, (*_NOT_KERNELS, "embedding"), "leave max_norm out")
+        }
 
-        def constrained(path, update, param):
-            if jax.tree_util.keystr(path) not in names:
-                return update
-            dtype = jnp.promote_types(param.dtype, jnp.float32)
-            kernel = param.astype(dtype) + update.astype(dtype)
-            square = jnp.sum(jnp.abs(kernel) ** 2, tuple(range(kernel.ndim - 1)), keepdims=True)
-            # One over the larger: no division by the norm of a unit without weights, nor a gradient of its root.
-            kernel = kernel * (limit / jnp.sqrt(jnp.maximum(square, limit**2)))
-            return (kernel - param.astype(dtype)).astype(update.dtype)
+        def constrain(path, update, param):
+            return _constrain(update, param, kernels[path], limit) if path in kernels else update
 
-        return jax.tree_util.tree_map_with_path(constrained, updates, params), state
+        return jax.tree_util.tree_map_with_path(constrain, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update_fn)
 
 
 def _penalty(params, strength, kernels_only, measure):
-    if not isinstance(strength, jax.core.Tracer) and not 0 <= strength < float("inf"):
-        raise ValueError(f"strength is {strength}, but it must be finite and at least 0: write strength=1e-4.")
-    leaves = [leaf for _, leaf in _kernels(params)] if kernels_only else jax.tree.leaves(params)
-    total = sum(jnp.sum(measure(leaf.astype(_at_least_float32(leaf)))) for leaf in leaves)
-    return jnp.asarray(strength, total.dtype) * total
+    strength = as_scalar("strength", strength, lambda s: (s >= 0) & (s < jnp.inf), "in [0, inf)", "strength=1e-4")
+    leaves = [leaf for *_, leaf in _kernels(params, _NOT_KERNELS if kernels_only else None, "kernels_only=False")]
+    dtype = jnp.float64 if any(at_least_float32(leaf.dtype) == jnp.float64 for leaf in leaves) else jnp.float32
+    total = sum(jnp.sum(measure(leaf.astype(_wide(leaf.dtype))), dtype=dtype) for leaf in leaves)
+    return strength.astype(dtype) * total
 
 
-def _at_least_float32(leaf):
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        raise TypeError(
-            f"a parameter has dtype {leaf.dtype}, but a penalty needs floating-point weights: give it the trained "
-            "parameters only."
-        )
-    return jnp.promote_types(leaf.dtype, jnp.float32)
-
-
-def _kernels(params):
-    """(name, array) of the parameters that are neither biases nor those of a normalisation."""
+def _kernels(params, excluded, write):
+    """[(path, name, array)] of the arrays of two axes or more with no excluded name; of all arrays if that is None."""
+    arrays = named(params)
     kernels = [
-        (jax.tree_util.keystr(path), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if jnp.ndim(leaf) > 1 and not any(_part(part) in _NOT_KERNELS for part in path)
+        (path, name, leaf)
+        for path, name, leaf in arrays
+        if excluded is None or (leaf.ndim > 1 and last(name) not in excluded)
     ]
     if not kernels:
-        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         raise ValueError(
-            f"there is no kernel among the parameters {names}: those have two axes or more and are not named 'bias' or "
-            "'scale'."
+            f"the parameters are {[name for _, name, _ in arrays]}, and none is a kernel, which has two axes or more "
+            f"and is not named {', '.join(map(repr, excluded or _NOT_KERNELS))}: give all parameters, or write {write}."
         )
+    for _, name, leaf in kernels:
+        check_inexact(name, leaf)
     return kernels
 
 
-def _part(part):
-    return getattr(part, "key", getattr(part, "name", None))
+def _incoming(name, kernel, arrays, axes):
+    """The axes of a kernel along which one unit's incoming weights lie."""
+    every = range(kernel.ndim)
+    if axes is not None:
+        asked = axes if isinstance(axes, tuple) else (axes,)
+        if not all(-kernel.ndim <= axis < kernel.ndim for axis in asked):
+            raise ValueError(
+                f"axes is {axes}, but the kernel {name!r} of shape {kernel.shape} has axes {-kernel.ndim} to "
+                f"{kernel.ndim - 1}: name some of these, and divide the kernels by optax.multi_transform."
+            )
+        return tuple({axis % kernel.ndim for axis in asked})
+    # Only the bias tells a projection to heads, (inputs, heads, size), from one of them, (heads, size, outputs).
+    bias = arrays.get(name[: -len("kernel")] + "bias") if last(name) == "kernel" else None
+    if bias is None:
+        return tuple(every[:-1])
+    if not 0 < bias.ndim < kernel.ndim or kernel.shape[-bias.ndim :] != bias.shape:
+        raise ValueError(
+            f"the kernel {name!r} has shape {kernel.shape}, which does not end with the {bias.shape} of its bias, so "
+            "its units are unknown: write axes=-2 for a stack of dense layers, or name the axes of its inputs."
+        )
+    return tuple(every[: -bias.ndim])
+
+
+def _constrain(update, param, axes, limit):
+    """The update after which the norm over these axes is at most `limit`."""
+    wide = _wide(param.dtype)
+    old = param.astype(wide)
+    kernel = old + update.astype(wide)
+    limit = limit.astype(at_least_float32(param.dtype))
+    # In units of the limit, so that its own square neither overflows nor vanishes.
+    square = jnp.sum(_square(kernel / limit.astype(wide)), axes, keepdims=True)
+    # The root of at least 1: no division by the norm of a unit without weights, nor the derivative of its root.
+    shrunk = (kernel / jnp.sqrt(jnp.maximum(square, 1)).astype(wide) - old).astype(update.dtype)
+    return jnp.where(square <= 1, update, shrunk)
+
+
+def _square(x):
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
+
+
+def _wide(dtype):
+    """At least float32 or complex64."""
+    return jnp.promote_types(dtype, jnp.float32)
