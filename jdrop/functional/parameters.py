@@ -30,6 +30,14 @@ def last(name):
     return name.rpartition("/")[2]
 
 
+def wide(leaf):
+    """An array in at least float32 or complex64: what scales and sums are computed in."""
+    real = at_least_float32(leaf.dtype)
+    if not jnp.iscomplexobj(leaf):
+        return leaf.astype(real)
+    return leaf.astype(jnp.complex128 if real == jnp.float64 else jnp.complex64)
+
+
 def check_inexact(name, leaf):
     """Raise a TypeError unless a parameter can be scaled."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):

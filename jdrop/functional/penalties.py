@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jdrop.functional.parameters import as_scalar, check_inexact, last, named
+from jdrop.functional.parameters import as_scalar, check_inexact, last, named, wide
 from jdrop.masks.rate import at_least_float32
 
 __all__ = ["l1", "l2", "max_norm"]
@@ -39,7 +39,7 @@ def l1(params, strength, *, kernels_only=True):
     Paper:
       Tibshirani 1996, "Regression shrinkage and selection via the lasso".
     """
-    return _penalty(params, strength, kernels_only, jnp.abs)
+    return _penalty(params, strength, kernels_only, _absolute)
 
 
 def l2(params, strength, *, kernels_only=True):
@@ -126,7 +126,7 @@ def _penalty(params, strength, kernels_only, measure):
     strength = as_scalar("strength", strength, lambda s: (s >= 0) & (s < jnp.inf), "in [0, inf)", "strength=1e-4")
     leaves = [leaf for *_, leaf in _kernels(params, _NOT_KERNELS if kernels_only else None, "kernels_only=False")]
     dtype = jnp.float64 if any(at_least_float32(leaf.dtype) == jnp.float64 for leaf in leaves) else jnp.float32
-    total = sum(jnp.sum(measure(leaf.astype(_wide(leaf.dtype))), dtype=dtype) for leaf in leaves)
+    total = sum(jnp.sum(measure(wide(leaf)), dtype=dtype) for leaf in leaves)
     return strength.astype(dtype) * total
 
 
@@ -173,21 +173,19 @@ def _incoming(name, kernel, arrays, axes):
 
 def _constrain(update, param, axes, limit):
     """The update after which the norm over these axes is at most `limit`."""
-    wide = _wide(param.dtype)
-    old = param.astype(wide)
-    kernel = old + update.astype(wide)
-    limit = limit.astype(at_least_float32(param.dtype))
+    old = wide(param)
+    kernel = old + update.astype(old.dtype)
     # In units of the limit, so that its own square neither overflows nor vanishes.
-    square = jnp.sum(_square(kernel / limit.astype(wide)), axes, keepdims=True)
+    square = jnp.sum(_square(kernel / limit.astype(old.dtype)), axes, keepdims=True)
     # The root of at least 1: no division by the norm of a unit without weights, nor the derivative of its root.
-    shrunk = (kernel / jnp.sqrt(jnp.maximum(square, 1)).astype(wide) - old).astype(update.dtype)
+    shrunk = (kernel / jnp.sqrt(jnp.maximum(square, 1)).astype(old.dtype) - old).astype(update.dtype)
     return jnp.where(square <= 1, update, shrunk)
+
+
+def _absolute(x):
+    # Not jnp.abs, whose derivative at 0 is 1.
+    return (x * jnp.sign(jax.lax.stop_gradient(x)).conj()).real
 
 
 def _square(x):
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
-
-
-def _wide(dtype):
-    """At least float32 or complex64."""
-    return jnp.promote_types(dtype, jnp.float32)

@@ -1,9 +1,8 @@
 """Weights of a network trained with one scaling of dropout, for another."""
 
 import jax
-import jax.numpy as jnp
 
-from jdrop.functional.parameters import as_scalar, check_inexact, last, named
+from jdrop.functional.parameters import as_scalar, check_inexact, last, named, wide
 
 __all__ = ["scale_weights"]
 
@@ -67,8 +66,8 @@ def scale_weights(params, keep, *, inverse=False):
     def scale(path, leaf):
         if path not in factors:
             return leaf
-        wide = jnp.promote_types(leaf.dtype, jnp.float32)
-        factor = factors[path].astype(wide)
-        return (leaf.astype(wide) / factor if inverse else leaf.astype(wide) * factor).astype(leaf.dtype)
+        weights = wide(leaf)
+        factor = factors[path].astype(weights.dtype)
+        return (weights / factor if inverse else weights * factor).astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(scale, params)
