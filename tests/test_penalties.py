@@ -216,7 +216,9 @@ def test_axes_of_a_stack_of_layers():
     np.testing.assert_allclose(constrained(stack, 1.0, axes=(0, -2))["kernel"], both, rtol=1e-6)
     with pytest.raises(ValueError, match=r"'kernel' has shape \(5, 3, 4\), which does not end with the \(5, 4\)"):
         constrained(stack, 1.0)
-    with pytest.raises(ValueError, match=r"axes is 3, but the kernel 'kernel' of shape \(5, 3, 4\) has axes -3 to 2"):
+    with pytest.raises(
+        ValueError, match=r"axes is \(3,\), but the kernel 'kernel' of shape \(5, 3, 4\) has axes -3 to 2"
+    ):
         constrained(stack, 1.0, axes=3)
 
 
@@ -335,6 +337,9 @@ def test_what_max_norm_refuses():
     for bad in ("3", None, jnp.ones(2), True):
         with pytest.raises(TypeError, match="limit is"):
             jdrop.max_norm(bad)
+    for bad in ("all", 0.5, [None]):
+        with pytest.raises(TypeError, match="axes is .* write axes=0"):
+            jdrop.max_norm(3.0, axes=bad)
     tx, zeros = jdrop.max_norm(3.0), {"w": jnp.zeros((2, 2))}
     with pytest.raises(ValueError, match=r"write tx.update\(grads, state, params\)"):
         tx.update(zeros, tx.init(zeros))

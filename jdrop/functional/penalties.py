@@ -1,5 +1,7 @@
 """Penalties and constraints on weights."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -89,7 +91,7 @@ def max_norm(limit, *, axes=None):
       An `optax.GradientTransformation`, without a state. In 16 bits the norm is `limit` to the rounding of the sum.
 
     Raises:
-      TypeError: a limit that is no number.
+      TypeError: a limit that is no number, axes that are no integers.
       ValueError: a limit that is not above 0; from `update`: no parameters, no kernel, axes that a kernel doesn't have.
 
     Example:
@@ -104,6 +106,7 @@ def max_norm(limit, *, axes=None):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
     """
     limit = as_scalar("limit", limit, lambda limit: limit > 0, "above 0, the largest norm", "max_norm(3.0)")
+    axes = None if axes is None else _as_axes(axes)
 
     def update_fn(updates, state, params=None):
         if params is None:
@@ -148,17 +151,23 @@ def _kernels(params, excluded, write):
     return kernels
 
 
+def _as_axes(axes):
+    try:
+        return tuple(operator.index(axis) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,)))
+    except TypeError:
+        raise TypeError(f"axes is {axes!r}, but None, an integer or a tuple of them is needed: write axes=0.") from None
+
+
 def _incoming(name, kernel, arrays, axes):
     """The axes of a kernel along which one unit's incoming weights lie."""
     every = range(kernel.ndim)
     if axes is not None:
-        asked = axes if isinstance(axes, tuple) else (axes,)
-        if not all(-kernel.ndim <= axis < kernel.ndim for axis in asked):
+        if not all(-kernel.ndim <= axis < kernel.ndim for axis in axes):
             raise ValueError(
                 f"axes is {axes}, but the kernel {name!r} of shape {kernel.shape} has axes {-kernel.ndim} to "
                 f"{kernel.ndim - 1}: name some of these, and divide the kernels by optax.multi_transform."
             )
-        return tuple({axis % kernel.ndim for axis in asked})
+        return tuple({axis % kernel.ndim for axis in axes})
     # Only the bias tells a projection to heads, (inputs, heads, size), from one of them, (heads, size, outputs).
     bias = arrays.get(name[: -len("kernel")] + "bias") if last(name) == "kernel" else None
     if bias is None:
