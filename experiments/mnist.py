@@ -153,7 +153,7 @@ def train(setting, key, data, held_out, test) -> dict:
         logits = model.apply({"params": params}, images, key is None, rngs=rngs)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         if setting.l2:
-            loss += setting.l2 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params) if leaf.ndim > 1)
+            loss += jdrop.l2(params, setting.l2)
         return loss, {"error": jnp.mean(logits.argmax(-1) != labels)}
 
     evaluate = jdrop.training.make_eval_step(loss_fn)
