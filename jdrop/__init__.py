@@ -5,6 +5,8 @@ from jdrop import mc as mc
 from jdrop import nnx as nnx
 from jdrop import training as training
 from jdrop.functional.elementwise import dropout as dropout
+from jdrop.functional.recurrent import variational_mask as variational_mask
+from jdrop.functional.recurrent import zoneout as zoneout
 from jdrop.keys import fold_in as fold_in
 from jdrop.masks import keep_mask as keep_mask
 from jdrop.mc import MCPrediction as MCPrediction
