@@ -307,3 +307,259 @@ def test_errors_of_the_functions():
         jdrop.variational_mask(key(), (3,), 0.5, dtype=jnp.int32)
     with pytest.raises(ValueError, match=r"scaling is 'twice'"):
         jdrop.variational_mask(key(), (3,), 0.5, scaling="twice")
+
+
+# The wrappers in both frameworks.
+
+
+def nnx_cell(kind, p):
+    """Flax NNX's cell with the parameters of Linen's."""
+    rngs = nnx.Rngs(0)
+    if kind == "lstm":
+        cell = nnx.LSTMCell(INPUTS, UNITS, rngs=rngs)
+        layers = {name: (getattr(cell, "if_" if name == "if" else name), p[name]) for name in p}
+    elif kind == "residual":
+        cell = nnx.SimpleCell(INPUTS, UNITS, residual=True, rngs=rngs)
+        layers = {"i": (cell.dense_i, p["i"]), "h": (cell.dense_h, p["h"])}
+    else:
+        cell = nnx.GRUCell(INPUTS, UNITS, rngs=rngs)
+        stack = lambda side, what: jnp.concatenate([p[side + gate][what] for gate in "rzn"], -1)
+        layers = {
+            "i": (cell.dense_i, {"kernel": stack("i", "kernel"), "bias": stack("i", "bias")}),
+            "h": (cell.dense_h, {"kernel": stack("h", "kernel")}),
+        }
+    for layer, arrays in layers.values():
+        for name, value in arrays.items():
+            getattr(layer, name)[...] = value
+    return cell
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "residual"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_both_frameworks_agree(kind, fresh):
+    cell, _, _ = CELLS[kind]
+    p, rngs = parameters(cell), nnx.Rngs(0)
+    pairs = [
+        (
+            jdrop.linen.RecurrentDropout(cell, 0.25, 0.5, fresh=fresh, deterministic=False),
+            jdrop.nnx.RecurrentDropout(nnx_cell(kind, p), 0.25, 0.5, fresh=fresh, rngs=rngs),
+        ),
+        (
+            jdrop.linen.Zoneout(cell, 0.5, deterministic=False),
+            jdrop.nnx.Zoneout(nnx_cell(kind, p), 0.5, rngs=rngs),
+        ),
+    ]
+    for ours, theirs in pairs:
+        carry = first_carry(ours)
+        same = nn.RNN(ours).apply({"params": {"cell": p}}, X, initial_carry=carry)
+        np.testing.assert_allclose(nnx.RNN(theirs)(X, initial_carry=carry), same, rtol=1e-5, atol=1e-6)
+        assert (nnx.RNN(theirs)(X) != same).any()
+        theirs.eval()
+        plain = nnx.RNN(nnx_cell(kind, p))(X)
+        if isinstance(theirs, jdrop.nnx.RecurrentDropout):
+            np.testing.assert_array_equal(nnx.RNN(theirs)(X), plain)
+
+
+def nnx_rnn(wrap, **kwargs):
+    rngs = nnx.Rngs(0)
+    return nnx.RNN(wrap(nnx.GRUCell(INPUTS, UNITS, rngs=rngs), 0.5, rngs=rngs, **kwargs))
+
+
+WRAPS = [
+    lambda cell, rate, **kwargs: jdrop.nnx.RecurrentDropout(cell, rate, **kwargs),
+    lambda cell, rate, **kwargs: jdrop.nnx.Zoneout(cell, rate, **kwargs),
+    lambda cell, rate, **kwargs: jdrop.nnx.Zoneout(jdrop.nnx.RecurrentDropout(cell, rate, **kwargs), rate, **kwargs),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPS, ids=["dropout", "zoneout", "both"])
+def test_nnx_streams_and_modes(wrap):
+    first, second = nnx_rnn(wrap), nnx_rnn(wrap)
+    one = first(X)
+    np.testing.assert_allclose(nnx.jit(lambda m, x: m(x))(second, X), one, rtol=1e-5, atol=1e-6)
+    assert (first(X) != one).any()
+    assert (second(X) != one).any()
+    first.eval()
+    step = np.asarray(first.cell.rngs.count[...])
+    np.testing.assert_array_equal(first(X), first(X))
+    assert first.cell.rngs.count[...] == step
+    first.train()
+    lengths = jnp.array([5, 2, 3])
+    carry, y = first(X, seq_lengths=lengths, return_carry=True)
+    state = carry.cell.cell if isinstance(carry.cell, tuple) else carry.cell
+    np.testing.assert_array_equal(state, y[jnp.arange(BATCH), lengths - 1])
+    first(X, initial_carry=carry)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_nnx_cell_stepped_by_hand(fresh):
+    rngs = nnx.Rngs(0)
+    cell = jdrop.nnx.RecurrentDropout(nnx.LSTMCell(INPUTS, UNITS, rngs=rngs), 0.5, fresh=fresh, rngs=rngs)
+    carry = first = cell.initialize_carry((BATCH, INPUTS), rngs)
+    outputs = []
+    for t in range(TIME):
+        carry, y = cell(carry, X[:, t])
+        outputs.append(y)
+    p = {
+        n: {"kernel": getattr(cell.cell, "if_" if n == "if" else n).kernel[...]}
+        for n in map("".join, itertools.product("ih", "ifgo"))
+    }
+    for n in "ifgo":
+        p["h" + n]["bias"] = getattr(cell.cell, "h" + n).bias[...]
+    x_masks = [2 * mask for mask in masks(first, "inputs", (BATCH, INPUTS), 0.5, fresh)]
+    h_masks = [2 * mask for mask in masks(first, "recurrent", (BATCH, UNITS), 0.5, fresh)]
+    np.testing.assert_allclose(np.stack(outputs, 1), loop(lstm, p, 2, x_masks, h_masks), rtol=1e-5, atol=1e-5)
+    _, scanned = jax.lax.scan(cell, first, X.swapaxes(0, 1))
+    np.testing.assert_allclose(scanned.swapaxes(0, 1), np.stack(outputs, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_input_may_be_the_very_array_of_the_state():
+    """Layers that read the input are told from those that read h."""
+    cell, x = nn.GRUCell(UNITS), array((BATCH, UNITS))
+    p = cell.init(key(3), x, x)["params"]
+    wrapped = jdrop.linen.RecurrentDropout(cell, 0.0, 0.5, deterministic=False)
+    carry = wrapped.apply({}, key(), x.shape, method="initialize_carry", rngs=RNGS)._replace(cell=x)
+    _, y = wrapped.apply({"params": p}, carry, x)
+    _, same = wrapped.apply({"params": p}, carry, x + 0)
+    np.testing.assert_array_equal(y, same)
+
+
+class Net(nn.Module):
+    wrap: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        cell = nn.GRUCell(UNITS)
+        if "recurrent" in self.wrap:
+            cell = jdrop.linen.RecurrentDropout(cell, 0.5, deterministic=not train)
+        if "zoneout" in self.wrap:
+            cell = jdrop.linen.Zoneout(cell, 0.5, deterministic=not train)
+        return nn.RNN(cell)(x)
+
+
+@pytest.mark.parametrize("wrap", ["recurrent", "zoneout", "recurrent zoneout"])
+def test_linen_wrappers_keep_the_parameters_in_their_place_and_compile(wrap):
+    variables = Net("").init(key(3), X)
+    jax.tree.map(np.testing.assert_array_equal, Net(wrap).init(key(3), X), variables)
+    call = lambda k, x: Net(wrap).apply(variables, x, True, rngs={"dropout": k})
+    one = call(key(1), X)
+    np.testing.assert_allclose(jax.jit(call)(key(1), X), one, rtol=1e-5, atol=1e-6)
+    keys = jax.random.split(key(5), 3)
+    each = np.stack([call(k, X) for k in keys])
+    np.testing.assert_allclose(jax.vmap(call, (0, None))(keys, X), each, rtol=1e-5, atol=1e-6)
+    assert (each[0] != each[1]).any()
+    gradient = lambda f: jax.grad(lambda x: f(key(1), x).sum())(X)
+    np.testing.assert_allclose(gradient(jax.checkpoint(call)), gradient(call), rtol=1e-4, atol=1e-6)
+    lengths = jnp.array([5, 2, 3])
+    rnn = nn.RNN(jdrop.linen.Zoneout(nn.GRUCell(UNITS), 0.5, deterministic=False))
+    carry, y = rnn.init_with_output({"params": key(), **RNGS}, X, seq_lengths=lengths, return_carry=True)[0]
+    np.testing.assert_array_equal(carry.cell, y[jnp.arange(BATCH), lengths - 1])
+    assert rnn.init_with_output({"params": key(), **RNGS}, X[:0])[0].shape == (0, TIME, UNITS)
+
+
+def test_bidirectional_directions_have_masks_of_their_own():
+    wrap = lambda: nn.RNN(jdrop.linen.RecurrentDropout(Seen(), 0.5, deterministic=False))
+    seen = nn.Bidirectional(wrap(), wrap()).apply({}, jnp.ones((4, 3, 50)), rngs=RNGS, seq_lengths=jnp.full(4, 3))
+    forward, backward = np.split(np.asarray(seen), 2, -1) if seen.shape[-1] == 4 else (seen[..., :2], seen[..., 2:])
+    assert (forward != backward).any()
+
+
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
+@pytest.mark.parametrize("wrap", range(3), ids=["dropout", "zoneout", "both"])
+def test_predictors_draw_once_a_sample(framework, wrap):
+    if framework == "linen":
+        model = Net(("recurrent", "zoneout", "recurrent zoneout")[wrap])
+        variables = model.init(key(3), X)
+        predict, plain = jdrop.linen.predictor(model, variables), model.apply(variables, X)
+    else:
+        model = nnx_rnn(WRAPS[wrap])
+        model.eval()
+        predict, plain = jdrop.nnx.predictor(model), model(X)
+    samples = np.asarray(jdrop.mc.samples(predict, key(1), X, 3))
+    assert all((samples[i] != samples[j]).any() for i, j in itertools.combinations(range(3), 2))
+    assert (samples != plain).any()
+    np.testing.assert_array_equal(jdrop.mc.samples(predict, key(1), X, 3), samples)
+
+
+class SeenNNX(nnx.RNNCellBase):
+    num_feature_axes = 1
+
+    def initialize_carry(self, input_shape, rngs=None, carry_init=None):
+        return jnp.ones(input_shape), jnp.ones(input_shape)
+
+    def __call__(self, carry, inputs):
+        return (carry[0], jnp.ones_like(carry[1])), jnp.stack([inputs, carry[1]], -1)
+
+
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
+    if framework == "linen":
+        cell = jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=True)
+        predict = jdrop.linen.predictor(nn.RNN(cell), {})
+    else:
+        cell = jdrop.nnx.RecurrentDropout(SeenNNX(), 0.5, fresh=fresh, deterministic=True, rngs=nnx.Rngs(0))
+        predict = jdrop.nnx.predictor(nnx.RNN(cell))
+    samples = np.asarray(jdrop.mc.samples(predict, key(1), jnp.ones((4, 3, 50)), 2))
+    assert set(samples.ravel()) == {0.0, 2.0}
+    assert (samples[:, :, 0] == samples[:, :, 1]).all() != fresh
+    assert (samples[0] != samples[1]).any()
+
+
+def test_errors_of_the_wrappers():
+    ours, gru = jdrop.linen, nn.GRUCell(UNITS)
+    rngs = {"params": key(), **RNGS}
+    for cell in (ours.RecurrentDropout(gru, 0.5, deterministic=False), ours.Zoneout(gru, 0.5, deterministic=False)):
+        with pytest.raises(ours.MissingStreamError, match=r"'dropout'.*rngs=\{'dropout': key\}"):
+            nn.RNN(cell).init(key(), X)
+        carry = cell.initialize_carry(key(), (BATCH, INPUTS))
+        with pytest.raises(ours.MissingStreamError, match="method='initialize_carry'"):
+            cell.init(rngs, carry, X[:, 0])
+        with pytest.raises(TypeError, match=r"carry\._replace\(cell=state\)"):
+            cell.init(rngs, carry.cell, X[:, 0])
+    drop, zone = (
+        nn.RNN(c).apply({}, X, method=lambda m, x: m.cell.initialize_carry(key(), x[:, 0].shape), rngs=RNGS)
+        for c in (ours.RecurrentDropout(gru, 0.5), ours.Zoneout(gru, 0.5))
+    )
+    with pytest.raises(TypeError, match="RecurrentDropout did not make"):
+        ours.RecurrentDropout(gru, 0.5, deterministic=False).init(rngs, zone, X[:, 0])
+    with pytest.raises(TypeError, match="Zoneout did not make"):
+        ours.Zoneout(gru, 0.5, deterministic=False).init(rngs, drop, X[:, 0])
+    with pytest.raises(ValueError, match='"deterministic" must be passed'):
+        nn.RNN(ours.RecurrentDropout(gru, 0.5)).init(rngs, X)
+    with pytest.raises(ValueError, match=r"rate holds 2 rates, but the cell's carry has 1 parts"):
+        nn.RNN(ours.Zoneout(gru, (0.5, 0.05), deterministic=False)).init(rngs, X)
+    with pytest.raises(ValueError, match="put jit or remat around Zoneout"):
+        nn.RNN(ours.Zoneout(Seen(), 0.5, deterministic=False)).init(rngs, jnp.ones((2, 3, 4)))
+    with pytest.raises(ValueError, match="rate is 1.5"):
+        nn.RNN(ours.RecurrentDropout(gru, 0.5, 1.5, deterministic=False)).init(rngs, X)
+
+    class Bare(nn.GRUCell):
+        def __call__(self, carry, inputs):
+            return carry, carry
+
+    with pytest.raises(ValueError, match="found no layer in Bare.*recurrent_rate=0.0"):
+        nn.RNN(ours.RecurrentDropout(Bare(UNITS), 0.5, deterministic=False)).init(rngs, X)
+
+
+def test_errors_of_the_nnx_wrappers():
+    ours, gru = jdrop.nnx, nnx.GRUCell(INPUTS, UNITS, rngs=nnx.Rngs(0))
+    for cell in (ours.RecurrentDropout(gru, 0.5), ours.Zoneout(gru, 0.5)):
+        with pytest.raises(ValueError, match=r"had no `rngs`.*rngs=nnx.Rngs\(dropout=0\)"):
+            nnx.RNN(cell)(X)
+        with pytest.raises(TypeError, match=r"carry\._replace\(cell=state\)"):
+            cell(jnp.ones((BATCH, UNITS)), X[:, 0])
+        cell.deterministic = None
+        with pytest.raises(ValueError, match="No `deterministic` argument was provided"):
+            nnx.RNN(cell)(X)
+    with pytest.raises(ValueError, match="random stream 'dropout'"):
+        ours.Zoneout(gru, 0.5, rngs=nnx.Rngs(params=0))
+    with pytest.raises(TypeError, match="rngs must be"):
+        ours.RecurrentDropout(gru, 0.5, rngs=3)
+
+    class Bare(nnx.GRUCell):
+        def __call__(self, carry, inputs):
+            return carry, carry
+
+    with pytest.raises(ValueError, match="found no layer in Bare"):
+        nnx.RNN(ours.RecurrentDropout(Bare(INPUTS, UNITS, rngs=nnx.Rngs(0)), 0.5, rngs=nnx.Rngs(0)))(X)

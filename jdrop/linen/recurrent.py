@@ -25,7 +25,11 @@ class _Wrapper(nn.RNNCellBase):
     """A cell around a cell, with its parameters in the same place of the tree as without it."""
 
     def setup(self):
-        nn.share_scope(self, self.cell)
+        cell = self.cell
+        while isinstance(cell, _Wrapper):
+            cell.num_feature_axes  # sets it up, and so binds its own cell
+            cell = cell.cell
+        nn.share_scope(self, cell)
 
     @property
     def num_feature_axes(self):
