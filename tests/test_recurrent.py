@@ -124,6 +124,8 @@ def test_zoneout_around_recurrent_dropout_does_both():
     np.testing.assert_allclose(y, loop(step, p, parts, x_masks, h_masks, zone), rtol=1e-5, atol=1e-5)
     with pytest.raises(TypeError, match=r"write Zoneout\(RecurrentDropout\(cell"):
         nn.RNN(jdrop.linen.RecurrentDropout(wrapped, 0.5, deterministic=False)).init({"params": key(), **RNGS}, X)
+    with pytest.raises(TypeError, match="Zoneout is around a Zoneout"):
+        jdrop.nnx.Zoneout(nnx_rnn(WRAPS[1]).cell, 0.5)
 
 
 class Seen(nn.RNNCellBase):

@@ -98,17 +98,20 @@ def part_rates(rate, state):
 
 def drop_state(key, state, rate, deterministic):
     """Drop h, the last part of a state: (what to call the cell with, what its layers read instead of h or None)."""
-    if isinstance(state, DropoutCarry):
-        raise TypeError(
-            "RecurrentDropout is around a cell that is wrapped already, whose state it would change: write "
-            "Zoneout(RecurrentDropout(cell, ...), ...)."
-        )
     (*memory, h), tree = jax.tree.flatten(state)
     dropped = dropout(key, h, rate, deterministic)
     if memory or dropped is h:
         return tree.unflatten([*memory, dropped]), None
     # A copy is an array of its own: the cell's input may be the very array h, and is not what its layers read of h.
     return tree.unflatten([jnp.copy(h)]), dropped
+
+
+def nested(wrapper, cell):
+    """The error of a wrapper around another that it does not go around."""
+    return TypeError(
+        f"{type(wrapper).__name__} is around a {type(cell).__name__}, but a cell is wrapped by one of each at most, by "
+        "zoneout last, which must see the state undropped: write Zoneout(RecurrentDropout(cell, ...), ...)."
+    )
 
 
 def unread(cell):

@@ -10,6 +10,7 @@ from jdrop.functional.cells import (
     drop_state,
     innermost,
     mask_key,
+    nested,
     part_names,
     part_rates,
     unread,
@@ -26,8 +27,10 @@ class _Wrapper(nn.RNNCellBase):
 
     def setup(self):
         cell = self.cell
-        while isinstance(cell, _Wrapper):
-            cell.num_feature_axes  # sets it up, and so binds its own cell
+        if isinstance(cell, _Wrapper):
+            if not (isinstance(self, Zoneout) and isinstance(cell, RecurrentDropout)):
+                raise nested(self, cell)
+            _ = cell.num_feature_axes  # reading it sets the wrapper up, which binds its own cell
             cell = cell.cell
         nn.share_scope(self, cell)
 
@@ -82,7 +85,7 @@ class RecurrentDropout(_Wrapper):
 
     Raises:
       ValueError: `deterministic` missing or given twice; a cell of one state that calls no layer with it.
-      TypeError: a carry that another cell made.
+      TypeError: a carry that another cell made; a cell that is wrapped already.
       MissingStreamError: the stream was not passed where the carry was made.
 
     Example:
@@ -169,7 +172,7 @@ class Zoneout(_Wrapper):
     Raises:
       ValueError: `deterministic` missing or given twice; a wrong number of rates; an output that is no part of the
         carry.
-      TypeError: a carry that another cell made.
+      TypeError: a carry that another cell made; a cell that is wrapped already.
       MissingStreamError: the stream was not passed where the carry was made.
 
     Example:

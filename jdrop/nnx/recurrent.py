@@ -10,6 +10,7 @@ from jdrop.functional.cells import (
     drop_state,
     innermost,
     mask_key,
+    nested,
     part_names,
     part_rates,
     unread,
@@ -25,6 +26,8 @@ class _Wrapper(nnx.RNNCellBase):
     """A cell around a cell."""
 
     def __init__(self, cell, deterministic, rng_collection, rngs):
+        if isinstance(cell, _Wrapper) and not (isinstance(self, Zoneout) and isinstance(cell, RecurrentDropout)):
+            raise nested(self, cell)
         rngs = stream(rngs, rng_collection)
         self.cell = cell
         self.deterministic = deterministic
@@ -90,7 +93,8 @@ class RecurrentDropout(_Wrapper):
     Raises:
       ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed; a cell of one
         state that calls no layer with it.
-      TypeError: a carry that another cell made; `rngs` is neither an Rngs, a stream, a key nor None.
+      TypeError: a carry that another cell made; a cell that is wrapped already; `rngs` is neither an Rngs, a stream,
+        a key nor None.
 
     Example:
       >>> import jax.numpy as jnp, jdrop
@@ -183,7 +187,8 @@ class Zoneout(_Wrapper):
     Raises:
       ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed; a wrong number of
         rates; an output that is no part of the carry.
-      TypeError: a carry that another cell made; `rngs` is neither an Rngs, a stream, a key nor None.
+      TypeError: a carry that another cell made; a cell that is wrapped already; `rngs` is neither an Rngs, a stream,
+        a key nor None.
 
     Example:
       >>> import jax.numpy as jnp, jdrop
