@@ -158,6 +158,16 @@ def test_masks_are_constant_or_fresh_however_the_streams_are_split(fresh, split)
     assert (again != seen).any()
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_returned_carry_goes_on_with_its_masks_or_with_new_ones(fresh):
+    rnn = nn.RNN(jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=False))
+    x = jnp.ones((4, 3, 50))
+    carry, before = rnn.apply({}, x, rngs=RNGS, seq_lengths=jnp.array([1, 3, 2, 2]), return_carry=True)
+    after = rnn.apply({}, x, initial_carry=carry)
+    for i, j in itertools.product(range(3), range(3)):
+        assert (before[:, i] == after[:, j]).all() != fresh
+
+
 def test_a_second_call_of_one_module_has_masks_of_its_own():
     class Twice(nn.Module):
         @nn.compact
