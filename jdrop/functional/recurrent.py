@@ -1,6 +1,10 @@
 """Dropout for recurrent networks: one mask for all time steps, and zoneout."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jdrop.functional.elementwise import dropout
 from jdrop.masks.rate import at_least_float32
@@ -11,23 +15,23 @@ __all__ = ["variational_mask", "zoneout"]
 def variational_mask(key, shape, rate, deterministic=False, *, dtype=jnp.float32, scaling="inverted"):
     """Draw one multiplicative mask, to be used at every time step of a sequence.
 
-    ``m = keep_mask(key, shape, rate) / (1 - rate)``, and ``h_t = cell(m_x * x_t, m_h * h_{t-1})`` for all t with the same
-    m_x and m_h. It is ``dropout(key, ones, rate)``; at evaluation it is 1 (``1 - rate`` with classic scaling).
+    ``m = keep_mask(key, shape, rate) / (1 - rate)``, and ``h_t = cell(m_x * x_t, m_h * h_{t-1})`` for all t with the
+    same m_x and m_h. It is ``dropout(key, ones, rate)``; at evaluation it is 1 (``1 - rate`` with classic scaling).
 
     Args:
       key: a PRNG key, shape (); of its own for the inputs and for the recurrent state.
       shape: that of one time step, such as (batch, features).
       rate: the probability that a unit is dropped, in [0, 1]; a number or an array, traced or not.
       deterministic: True at evaluation; a boolean, traced or not.
-      dtype: a floating-point dtype.
+      dtype: a floating-point or complex dtype.
       scaling: "inverted", "classic" or "none", as in `jdrop.dropout`.
 
     Returns:
       An array of that shape. Unlike `jdrop.dropout` the product with it lets a NaN in a dropped element pass.
 
     Raises:
-      TypeError: no key where one is needed, a rate or flag of a wrong type.
-      ValueError: a concrete rate outside [0, 1] or NaN.
+      TypeError: no key where one is needed, an integer dtype, a rate or flag of a wrong type.
+      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling`, an array of keys.
 
     Example:
       >>> import jax, jdrop
@@ -38,6 +42,8 @@ def variational_mask(key, shape, rate, deterministic=False, *, dtype=jnp.float32
     Paper:
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"dtype is {jnp.dtype(dtype)}, but a mask is 0 or 1 / (1 - rate): write dtype=jnp.float32.")
     return dropout(key, jnp.ones(shape, dtype), rate, deterministic, scaling=scaling)
 
 
@@ -78,8 +84,21 @@ def zoneout(key, new, previous, rate, deterministic=False):
             f"new is {new.dtype}{list(new.shape)} and previous is {previous.dtype}{list(previous.shape)}, but zoneout "
             "chooses between the same units: give both the same shape and dtype."
         )
-    # 0 or 1 while training, the probability to take the new value at evaluation, NaN for an invalid traced rate.
-    share = dropout(key, jnp.ones(new.shape, at_least_float32(new.dtype)), rate, deterministic, scaling="classic")
-    mixed = (share * new + (1 - share) * previous).astype(new.dtype)
-    # Chosen, not multiplied, where it is decided: so a NaN in the state that is not taken stays out.
-    return jnp.where(share == 1, new, jnp.where(share == 0, previous, mixed))
+
+    # Without the checkpoint a loop over time would keep the masks of all its steps for the backward pass.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def choose(new, previous):
+        # 0 or 1 while training, the probability to take the new value at evaluation, NaN for an invalid traced rate.
+        share = dropout(key, jnp.ones(new.shape, at_least_float32(new.dtype)), rate, deterministic, scaling="classic")
+        # Chosen, not multiplied, where it is decided: so a NaN in the state that is not taken stays out.
+        return jnp.where(share == 1, new, jnp.where(share == 0, previous, _mixed(share, new, previous)))
+
+    return choose(new, previous)
+
+
+def _mixed(share, new, previous):
+    """``share * new + (1 - share) * previous``, rounded to their dtype once."""
+    if jnp.iscomplexobj(new):
+        return lax.complex(_mixed(share, new.real, previous.real), _mixed(share, new.imag, previous.imag))
+    wide = share.dtype
+    return (share * new.astype(wide) + (1 - share) * previous.astype(wide)).astype(new.dtype)
