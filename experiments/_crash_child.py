@@ -25,7 +25,7 @@ MODES = {
     "scan, best state": {"scan": True, "patience": 2},
     "scan, last state": {"scan": True},
 }
-FAULTS = ("key", "optimizer")  # of a resumed process, on purpose
+FAULTS = ("key", "optimizer")  # of a restarted process, on purpose
 
 
 class Network(nn.Module):
@@ -39,8 +39,8 @@ class Network(nn.Module):
 def main(folder, mode, seed, epochs, programs, first, fault):
     """Train in `folder`: checkpoints go to `checkpoints`, digests to result.json, and what goes wrong to stderr.
 
-    `programs` keeps compiled programs, which make a start twice as fast. The `first` process, which is not killed,
-    writes them, and the others only read them: JAX does not write them under another name first.
+    `programs` keeps compiled programs, with which a start is several times as fast. The `first` process, which is not
+    killed, writes them, and the others only read them: JAX does not write them under another name first.
     """
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -334,11 +335,14 @@ def test_crash_test(tmp_path):
 def test_crash_test_catches_a_fault(fault, tmp_path):
     result = run("crash_test", "--quick", "--kills", "1", "--fault", fault, "--out", str(tmp_path))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "steps, best state: state .params" in result.stdout
+    assert "run 0, steps, best state: state ." in result.stdout
     for name in (".params['Dense_0']['kernel']", ".opt_state", ".collections", "history loss"):
         assert name in result.stdout
     (*_, total) = csv.DictReader((tmp_path / "crash_test.csv").read_text().splitlines())
     assert total["runs that differ"] == "1"
+    kept = Path(result.stdout.split("their files are in ")[1].strip())
+    assert (kept / "run 0" / "checkpoints").is_dir()
+    shutil.rmtree(kept)
 
 
 def test_crash_test_tells_why_a_process_failed(tmp_path):
