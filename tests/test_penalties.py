@@ -240,6 +240,10 @@ def test_the_limit_holds_in_every_precision(dtype):
     assert (norms(again.astype(jnp.complex64), 0) <= 1 + 2 * eps + 1e-6).all()
 
 
+def test_squares_that_float16_cannot_hold():
+    np.testing.assert_array_equal(constrained({"w": jnp.full((4, 2), 300, jnp.float16)}, 1.0)["w"], 0.5)
+
+
 def test_units_below_the_limit_get_their_update_to_the_bit():
     params, updates = {"w": array((30, 40))}, {"w": 1e-3 * array((30, 40), seed=5)}
     for limit in (100.0, float("inf"), 3e38):
