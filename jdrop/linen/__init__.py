@@ -2,6 +2,6 @@
 
 from jdrop.linen.dropout import Dropout as Dropout
 from jdrop.linen.dropout import MissingStreamError as MissingStreamError
-from jdrop.linen.predictor import predictor as predictor
+from jdrop.linen.model import predictor as predictor
 from jdrop.linen.recurrent import RecurrentDropout as RecurrentDropout
 from jdrop.linen.recurrent import Zoneout as Zoneout
