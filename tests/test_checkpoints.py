@@ -196,6 +196,9 @@ def wide_state():
     )
 
 
+# orbax's writing threads may still report to an event loop that it has closed by then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_named_and_the_checkpoint_before_it_used(tmp_path):
     step, setting = make_train_step(linear_loss), {"batch_size": 8, "progress": False}
     whole = fit(wide_state(), step, X, epochs=4, **setting)
