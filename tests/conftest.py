@@ -1,6 +1,10 @@
 """Every test runs on eight CPU devices, with strict promotion, and with warnings as errors (pyproject.toml)."""
 
 import os
+import signal
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

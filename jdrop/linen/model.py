@@ -6,8 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
+from jdrop.functional.modes import evaluation_arguments
 from jdrop.linen.recurrent import RecurrentDropout, Zoneout
 
 __all__ = ["predictor"]
@@ -45,11 +45,7 @@ def predictor(model, variables, *, rng_collection="dropout", **kwargs):
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, but a flax.linen.Module is needed: write MyModel(...).")
-    modes = {"train": False, "training": False, "is_training": False, "deterministic": True}
-    parameters = inspect.signature(type(model).__call__).parameters
-    kwargs = {name: mode for name, mode in modes.items() if name in parameters} | kwargs
-    arrays = {name: value for name, value in kwargs.items() if isinstance(value, (jax.Array, np.ndarray))}
-    settings = tuple((name, value) for name, value in kwargs.items() if name not in arrays)
+    settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
     return jax.tree_util.Partial(_Apply(model, rng_collection, settings), variables, arrays)
 
 

@@ -6,9 +6,9 @@ import inspect
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
+from jdrop.functional.modes import evaluation_arguments
 from jdrop.keys import fold_in
 from jdrop.nnx.recurrent import RecurrentDropout, Zoneout
 
@@ -45,12 +45,8 @@ def predictor(model, **kwargs):
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
     _check_model(model)
-    modes = {"train": False, "training": False, "is_training": False, "deterministic": True}
-    parameters = inspect.signature(type(model).__call__).parameters
-    kwargs = {name: mode for name, mode in modes.items() if name in parameters} | kwargs
     graphdef, state = nnx.split(model)
-    arrays = {name: value for name, value in kwargs.items() if isinstance(value, (jax.Array, np.ndarray))}
-    settings = tuple((name, value) for name, value in kwargs.items() if name not in arrays)
+    settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
     return jax.tree_util.Partial(_Apply(graphdef, settings), state, arrays)
 
 

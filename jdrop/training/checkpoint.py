@@ -18,6 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from jdrop.training.leaves import data_of, is_key, with_data
+
 ARRAYS, RECORD, SAVING, BROKEN = "arrays", "run.json", ".saving-", ".broken"
 
 
@@ -96,7 +98,7 @@ def save(folder, step, tree, record, keep):
     try:
         _by_first_process(begin)
         # Empty arrays have nothing to be saved, and orbax does not take them.
-        arrays = {name: _data(leaf) for name, leaf in _named(tree).items() if leaf.size}
+        arrays = {name: data_of(leaf) for name, leaf in _named(tree).items() if leaf.size}
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(temporary / ARRAYS, args=ocp.args.PyTreeSave(arrays))
         _by_first_process(finish)
@@ -167,7 +169,7 @@ def restore(path, record, like):
             f"{' ...' if len(differences) > 5 else ''}. Resume with the state that the run began with, or give another "
             "checkpoint_dir."
         )
-    data = {name: _data(leaf) for name, leaf in leaves.items() if leaf.size}
+    data = {name: data_of(leaf) for name, leaf in leaves.items() if leaf.size}
     targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in data.items()}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(
@@ -180,7 +182,7 @@ def restore(path, record, like):
             return leaf
         # orbax commits what it restores to its devices, for which a step would be compiled again.
         array = restored[name] if leaf.committed else jnp.array(np.asarray(restored[name]))
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+        return with_data(leaf, array)
 
     return jax.tree.unflatten(jax.tree.structure(like), [place(name, leaf) for name, leaf in leaves.items()])
 
@@ -189,16 +191,8 @@ def _named(tree):
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _is_key(leaf):
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _description(leaf):
-    kind = f"{jax.random.key_impl(leaf)} key" if _is_key(leaf) else str(leaf.dtype)
+    kind = f"{jax.random.key_impl(leaf)} key" if is_key(leaf) else str(leaf.dtype)
     return {"shape": list(leaf.shape), "dtype": kind}
 
 

@@ -9,15 +9,14 @@ from jax import lax
 from jdrop.keys import fold_in
 
 
-def count_examples(data) -> int:
+def count_examples(
+    data, what="data", but="all need the same one, the examples, of at least 1: give arrays, not lists of numbers."
+) -> int:
     """The examples in a tree of arrays: the size of their common first axis."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
     sizes = sorted({shape[0] if shape else 0 for shape in shapes})
     if len(sizes) != 1 or sizes[0] == 0:
-        raise ValueError(
-            f"data has arrays with first axes of {sizes}, but all need the same one, the examples, of at least 1: give "
-            "arrays, not lists of numbers."
-        )
+        raise ValueError(f"{what} has arrays with first axes of {sizes}, but {but}")
     return sizes[0]
 
 

@@ -7,6 +7,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jdrop.training.leaves import data_of, with_data
 from jdrop.training.state import without_weak_types
 
 
@@ -36,17 +37,16 @@ def own(state, everywhere):
 
 
 def _replicate(leaf, everywhere):
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _replicate(jax.random.key_data(leaf), everywhere)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    data = data_of(leaf)
     try:
         # Only from the host can an array get onto the devices of other processes.
-        return jax.device_put(np.asarray(leaf) if leaf.is_fully_addressable else leaf, everywhere)
+        data = jax.device_put(np.asarray(data) if data.is_fully_addressable else data, everywhere)
     except AssertionError:
         raise ValueError(
-            f"state has an array of shape {leaf.shape} that is not the same in all processes: make the state from the "
+            f"state has an array of shape {data.shape} that is not the same in all processes: make the state from the "
             "same key in each."
         ) from None
+    return with_data(leaf, data)
 
 
 def on_devices(data, everywhere):

@@ -131,7 +131,7 @@ def fit(
         )
 
     everywhere = replicated(sharding)
-    run = Run(own(state, everywhere), examples, batch_size, everywhere)
+    run = Run(own(state, everywhere), examples, batch_size, patience, everywhere)
     end = (run.start // run.steps + epochs) * run.steps
     root = run.root()
 
@@ -142,14 +142,14 @@ def fit(
         return np.moveaxis(order.reshape(*run.stack, run.steps, batch_size), -2, 0)
 
     if checkpoint_dir is not None:
-        run.open(as_folder(checkpoint_dir), resume, end, patience)
+        run.open(as_folder(checkpoint_dir), resume, end)
     log = open_log(log, run.log)
     if everywhere is not None:
         train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
     data = on_devices(data, everywhere) if scan else jax.tree.map(np.asarray, data)
-    train = functools.partial(_all_steps if scan else _each_step, run, train_step, data, rows, sharding)
-    eval_every = eval_every or run.steps
-    events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every or run.steps]
+    train = (_all_steps if scan else _each_step)(run, train_step, data, rows, sharding)
+    eval_every, save_every = eval_every or run.steps, save_every or run.steps
+    events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every]
     with (
         interrupts() as asked,
         progress_bar(run.step, end, batch_size * max((1, *run.stack)), shown) as advance,
@@ -159,7 +159,7 @@ def fit(
             try:
                 news = run.end_epoch() if run.records and run.step % run.steps == 0 else {}
                 if eval_fn is not None and not run.evaluated and run.step % eval_every == 0:
-                    news |= run.evaluate(eval_fn, patience)
+                    news |= run.evaluate(eval_fn)
                 if news:
                     report(news, seconds)
                     seconds = 0.0
@@ -168,50 +168,57 @@ def fit(
                     raise
                 asked.set()
             ended = run.step >= end or run.stopped.all() or _any_process(asked)
-            run.save(ended or run.step % (save_every or run.steps) == 0, keep, patience, log)
+            run.save(ended or run.step % save_every == 0, keep, log)
             if ended:
                 if run.step < end and not run.stopped.all() and jax.process_index() == 0:
                     print(f"fit: interrupted at step {run.step} of {end}", file=sys.stderr)
-                return run.result(patience), run.history
+                return run.result(), run.history
             began = time.monotonic()
             train(min(end, *((run.step // every + 1) * every for every in events)), asked, advance)
             run.check()
             seconds += time.monotonic() - began
 
 
-def _each_step(run, train_step, data, rows, sharding, stop, asked, advance):
-    """Train up to the step `stop`, a batch from the host after the other; or less far, if asked."""
-    in_flight = collections.deque()
-    while run.step < stop and not (asked.is_set() and jax.process_count() == 1):
-        batch = gather(data, rows(run.step // run.steps)[run.step % run.steps], sharding)
-        try:
-            state, metrics = train_step(run.state, batch)
-        except KeyboardInterrupt:
-            # In the middle of the step its result is lost, and other processes may have gone on.
-            if run.is_deleted() or jax.process_count() > 1:
-                raise
-            asked.set()
-            return
-        run.advance(state, metrics)
-        advance(run.step)
-        # The host must not run far ahead, since the batches in flight take up memory, and Ctrl-C would have to wait.
-        in_flight.append(metrics["loss"])
-        if len(in_flight) > 2:
-            jax.block_until_ready(in_flight.popleft())
+def _each_step(run, train_step, data, rows, sharding):
+    """A function that trains up to a step, a batch from the host after the other; or less far, if asked."""
+
+    def train(stop, asked, advance):
+        in_flight = collections.deque()
+        while run.step < stop and not (asked.is_set() and jax.process_count() == 1):
+            batch = gather(data, rows(run.step // run.steps)[run.step % run.steps], sharding)
+            try:
+                state, metrics = train_step(run.state, batch)
+            except KeyboardInterrupt:
+                # In the middle of the step its result is lost, and other processes may have gone on.
+                if run.is_deleted() or jax.process_count() > 1:
+                    raise
+                asked.set()
+                return
+            run.advance(state, metrics)
+            advance(run.step)
+            # The host must not run far ahead: the batches in flight take up memory, and Ctrl-C would have to wait.
+            in_flight.append(metrics["loss"])
+            if len(in_flight) > 2:
+                jax.block_until_ready(in_flight.popleft())
+
+    return train
 
 
-def _all_steps(run, train_step, data, rows, sharding, stop, asked, advance):
-    """Train up to the step `stop` in one compiled loop over data on the device."""
-    of_epoch = rows(run.step // run.steps)
+def _all_steps(run, train_step, data, rows, sharding):
+    """A function that trains up to a step in one compiled loop over data on the device."""
     shardings = sharding and tuple(jax.tree.leaves(jax.tree.broadcast(sharding, data)))
     step = functools.partial(_step_on, train_step, shardings)
-    run.make_records(lambda: jax.eval_shape(step, run.state, data, of_epoch[0])[1])
-    first = run.step % run.steps
-    count = stop - run.step
     loop = keep_layout(_loop, run.state, run.everywhere, static_argnums=(0, 1), donate_argnums=(2, 3))
-    state, records = loop(train_step, shardings, run.state, run.records, data, of_epoch, first, first + count)
-    run.advance_to(stop, state, records)
-    advance(stop)
+
+    def train(stop, asked, advance):
+        of_epoch, first = rows(run.step // run.steps), run.step % run.steps
+        run.make_records(run.dtypes or jax.eval_shape(step, run.state, data, of_epoch[0])[1])
+        last = first + stop - run.step
+        state, records = loop(train_step, shardings, run.state, run.records, data, of_epoch, first, last)
+        run.advance_to(stop, state, records)
+        advance(stop)
+
+    return train
 
 
 def _loop(train_step, shardings, state, records, data, rows, first, stop):

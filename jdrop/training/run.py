@@ -8,6 +8,7 @@ import numpy as np
 
 from jdrop.training import checkpoint
 from jdrop.training.layout import on_host
+from jdrop.training.leaves import data_of, with_data
 from jdrop.training.records import (
     NonFiniteLossError,
     averages,
@@ -25,7 +26,7 @@ class Run:
     A stack of n states has `stack` (n,), and every number of the run is then an array of n.
     """
 
-    def __init__(self, state, examples, batch_size, everywhere):
+    def __init__(self, state, examples, batch_size, patience, everywhere):
         self.state, self.everywhere, self.stack = state, everywhere, state.key.shape
         numbers = np.unique(on_host(state.step))
         if len(self.stack) > 1 or len(numbers) != 1 or np.shape(state.step) != self.stack:
@@ -38,23 +39,24 @@ class Run:
         self.records, self.history, self.evaluated = {}, {}, True
         self.folder = self.saved = self.dtypes = self.log = None
         self.best, self.best_loss = None, np.full(self.stack, np.inf)
-        self.waited, self.stopped = np.zeros(self.stack, int), np.zeros(self.stack, bool)
+        self.patience, self.waited = patience, np.zeros(self.stack, int)
+
+    @property
+    def stopped(self):
+        """Which seeds have waited as long as the patience lasts."""
+        return self.waited >= (np.inf if self.patience is None else self.patience)
 
     def root(self):
         """The root key, in this process alone."""
-        key = self.state.key
-        return jax.random.wrap_key_data(on_host(jax.random.key_data(key)), impl=jax.random.key_impl(key))
+        return with_data(self.state.key, on_host(data_of(self.state.key)))
 
     def is_deleted(self):
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
 
     def make_records(self, metrics):
-        """Make room for the metrics of an epoch; `metrics` is called for an example of them when it is first needed."""
-        self.dtypes = self.dtypes or record_dtypes(metrics())
+        """Make room for the metrics of an epoch, of which these are a step's."""
+        self.dtypes = self.dtypes or record_dtypes(metrics)
         self.records = self.records or empty_records(self.dtypes, self.steps, self.stack, self.everywhere)
-        self.check_names(self.dtypes)
-
-    def check_names(self, metrics):
         if metrics.keys() != self.records.keys():
             raise ValueError(
                 f"train_step returned the metrics {sorted(metrics)}, but those of the epoch's steps before are "
@@ -63,8 +65,7 @@ class Run:
 
     def advance(self, state, metrics):
         """Take over what a step returned."""
-        self.make_records(lambda: metrics)
-        self.check_names(metrics)
+        self.make_records(metrics)
         records = record(self.records, metrics, np.int32(self.step % self.steps))
         self.advance_to(self.step + 1, state, records)
 
@@ -85,7 +86,7 @@ class Run:
         means, self.records = averages(self.records, first), {}
         return self._remember({name: np.where(self.stopped, np.nan, mean) for name, mean in means.items()})
 
-    def evaluate(self, eval_fn, patience):
+    def evaluate(self, eval_fn):
         """Evaluate the state into the history, and keep it if it is the best."""
         metrics = eval_fn(self.state)
         if self.is_deleted():
@@ -93,7 +94,7 @@ class Run:
                 "eval_fn has donated the state that it was given, which training still needs: write "
                 "vmap_seeds(eval_fn, donate_argnums=())."
             )
-        if not isinstance(metrics, dict) or (patience is not None and "loss" not in metrics):
+        if not isinstance(metrics, dict) or (self.patience is not None and "loss" not in metrics):
             came = sorted(metrics) if isinstance(metrics, dict) else f"a {type(metrics).__name__}"
             raise ValueError(
                 f"eval_fn returned {came}, but a dict of metrics, with patience one that has a 'loss', is needed."
@@ -108,12 +109,12 @@ class Run:
                     "write vmap_seeds(eval_fn, donate_argnums=()) for a stack of states."
                 )
         stopped = self.stopped
-        if patience is not None:
-            self._compare(metrics["loss"], patience)
+        if self.patience is not None:
+            self._compare(metrics["loss"])
         self.evaluated = True
         return self._remember({f"eval_{name}": np.where(stopped, np.nan, value) for name, value in metrics.items()})
 
-    def _compare(self, losses, patience):
+    def _compare(self, losses):
         if not np.all(np.isfinite(losses) | self.stopped):
             raise NonFiniteLossError(
                 f"the evaluation's loss after epoch {-(-self.step // self.steps)} (step {self.step}) is {losses}: "
@@ -123,7 +124,6 @@ class Run:
         self.best = jax.tree.map(jnp.copy, self.state) if self.best is None else _choose(better, self.state, self.best)
         self.best_loss = np.where(better, losses, self.best_loss)
         self.waited = np.where(better, 0, self.waited + ~self.stopped)
-        self.stopped = self.waited >= patience
 
     def _remember(self, values):
         values = {name: value.tolist() for name, value in values.items()}
@@ -131,22 +131,22 @@ class Run:
             self.history.setdefault(name, []).append(value)
         return values
 
-    def result(self, patience):
+    def result(self):
         """The best state so far, or the last one where none is looked for."""
-        return self.state if patience is None or self.best is None else self.best
+        return self.state if self.patience is None or self.best is None else self.best
 
-    def open(self, folder, resume, end, patience):
+    def open(self, folder, resume, end):
         """Take a folder for the run's checkpoints, and go on from the newest one."""
         checkpoint.prepare(folder)
         if resume:
-            self._resume(folder, end, patience)
+            self._resume(folder, end)
         elif checkpoint.checkpoint_steps(folder):
             raise checkpoint.CheckpointError(
                 f"checkpoint_dir {folder} holds checkpoints: write resume=True to go on with that run, or give another."
             )
         self.folder, self.saved = folder, self.step
 
-    def save(self, due, keep, patience, log):
+    def save(self, due, keep, log):
         """Save the run in its folder, if it has one and has not been saved at this step."""
         if self.folder is None or not due or self.saved == self.step:
             return
@@ -159,13 +159,13 @@ class Run:
             "best_loss": self.best_loss.tolist(),
             "waited": self.waited.tolist(),
             "evaluated": self.evaluated,
-            "patience": patience,
+            "patience": self.patience,
             "log": None if log is None else [str(log), log.stat().st_size],
         }
         checkpoint.save(self.folder, self.step, self._tree(), record, keep)
         self.saved = self.step
 
-    def _resume(self, folder, end, patience):
+    def _resume(self, folder, end):
         """Take over the newest whole checkpoint, if there is one."""
         found = checkpoint.newest(folder)
         if found is None:
@@ -182,17 +182,17 @@ class Run:
                 f"the checkpoint {path} is beyond step {end}, where epochs={(end - self.start) // self.steps} ends: "
                 "write more epochs, or give another checkpoint_dir."
             )
-        if self.stack and record["patience"] not in (None, patience):
+        if self.stack and record["patience"] not in (None, self.patience):
             raise checkpoint.CheckpointError(
                 f"the checkpoint {path} is of seeds trained with patience {record['patience']}, but here it is "
-                f"{patience}: those that have stopped can't go on. Resume with the same, or give another "
+                f"{self.patience}: those that have stopped can't go on. Resume with the same, or give another "
                 "checkpoint_dir."
             )
-        root = on_host(jax.random.key_data(self.state.key))
+        root = on_host(data_of(self.state.key))
         self.records = empty_records(record["metrics"], self.steps, self.stack, self.everywhere)
         self.best = self.state if record["has_best"] else None
         tree = checkpoint.restore(path, record, self._tree())
-        if not np.array_equal(root, on_host(jax.random.key_data(tree["state"].key))):
+        if not np.array_equal(root, on_host(data_of(tree["state"].key))):
             raise checkpoint.CheckpointError(
                 f"the checkpoint {path} is of a run with another root key: resume with the key that the run began "
                 "with, or give another checkpoint_dir."
@@ -201,7 +201,6 @@ class Run:
         self.step = self.checked = record["step"]
         self.history, self.evaluated, self.log = record["history"], record["evaluated"], record["log"]
         self.best_loss, self.waited = np.array(record["best_loss"], float), np.array(record["waited"], int)
-        self.stopped = self.waited >= (np.inf if patience is None else patience)
 
     def _tree(self):
         return {"state": self.state, "best": self.best, "records": self.records}
@@ -221,9 +220,8 @@ def _choose(better, new, old):
     """The new state's leaves for the seeds that are better."""
 
     def choose(new, old):
-        if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):  # a select would count as a use of both
-            data = choose(jax.random.key_data(new), jax.random.key_data(old))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
-        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+        data = data_of(new)  # a select of keys would count as a use of both
+        chosen = jnp.where(better.reshape(better.shape + (1,) * (data.ndim - better.ndim)), data, data_of(old))
+        return with_data(new, chosen)
 
     return jax.tree.map(choose, new, old)

@@ -1,8 +1,9 @@
 """Several seeds as one program."""
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+
+from jdrop.training.leaves import data_of, with_data
 
 
 def vmap_seeds(function, *, exact=True, donate_argnums=0):
@@ -17,10 +18,9 @@ def vmap_seeds(function, *, exact=True, donate_argnums=0):
         its arguments become stacks with a first axis of n seeds.
       exact: True writes the seeds out one after another in one program, so that each operation is the one that a seed
         alone would run; compiling then takes n times as long. The results are those of a seed alone to the bit,
-        unless XLA compiles an update otherwise in the larger program: on a CPU seen with Adam and `accumulate` or
-        `per_example`, in the last bits. False batches them with `jax.vmap`,
-        the fastest on accelerators and for many seeds: the same masks and the same order of the data, but XLA's
-        batched matrix products may round the last bits differently.
+        unless XLA compiles an update otherwise in the larger program: seen on a CPU with Adam and LAMB. False batches
+        them with `jax.vmap`, the fastest on accelerators and for many seeds: the same masks and the same order of the
+        data, but XLA's batched matrix products may round the last bits differently.
       donate_argnums: that of `jax.jit`: a train step donates its states, an evaluation must not: write
         ``vmap_seeds(eval_fn, donate_argnums=())``.
 
@@ -55,12 +55,4 @@ def vmap_seeds(function, *, exact=True, donate_argnums=0):
 
 def _barrier(tree):
     """`lax.optimization_barrier`, which takes the data of keys, since it counts as a use of a key itself."""
-    leaves, structure = jax.tree.flatten(tree)
-    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
-    data = [jax.random.key_data(leaf) if key else leaf for key, leaf in zip(is_key, leaves)]
-    data = lax.optimization_barrier(data)
-    wrapped = [
-        jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf)) if key else new
-        for key, leaf, new in zip(is_key, leaves, data)
-    ]
-    return structure.unflatten(wrapped)
+    return jax.tree.map(with_data, tree, lax.optimization_barrier(jax.tree.map(data_of, tree)))

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jdrop.keys import fold_in
 from jdrop.masks.shape import as_size
+from jdrop.training.data import count_examples
 from jdrop.training.state import without_weak_types
 
 
@@ -184,13 +185,12 @@ def _cut(batch, count):
 
 
 def _count_examples(batch) -> int:
-    sizes = sorted({array.shape[0] if array.ndim else 0 for array in jax.tree.leaves(batch)})
-    if len(sizes) != 1 or sizes[0] == 0:
-        raise ValueError(
-            f"the batch has arrays with first axes of {sizes}, but accumulate and per_example need one and the same: "
-            "the examples, at least 1. Repeat what all examples share, or let loss_fn close over it."
-        )
-    return sizes[0]
+    return count_examples(
+        batch,
+        "the batch",
+        "accumulate and per_example need one and the same: the examples, at least 1. Repeat what all examples share, "
+        "or let loss_fn close over it.",
+    )
 
 
 def _call(loss_fn, params, batch, key, collections):
