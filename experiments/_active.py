@@ -26,7 +26,7 @@ def active(root, out, quick):
     runs = [(method, seed) for method in METHODS for seed in range(seeds)]
     chosen = {run: list(order[run[1]][:START]) for run in runs}  # the methods of a seed start with the same digits
     of_run = jnp.array([seed for _, seed in runs])
-    start, step = fresh_states(MODEL, data[0][:1], 3e-3, jnp.stack(keys)[of_run]), make_step(data)
+    start, step = fresh_states(MODEL, data[0][:1], optax.adam(3e-3), jnp.stack(keys)[of_run]), make_step(data)
     size = START + rounds * BATCH
     accuracy = {run: [] for run in runs}
     for number in range(rounds + 1):

@@ -21,14 +21,20 @@ class Findings(NamedTuple):
 
 
 def paired(a, b) -> Estimate:
-    """The mean of a - b, shape (seeds, examples) each, and its standard error.
+    """The mean of a - b, shape (seeds, examples) each."""
+    return total(np.asarray(a, np.float64) - np.asarray(b, np.float64))
 
-    ``error**2 = var(seeds' means) / seeds + var(examples' means) / examples``: that of new seeds and new examples.
+
+def total(*parts) -> Estimate:
+    """The sum of the means of arrays of shape (seeds, examples), each with examples of its own, and its standard error.
+
+    ``error**2 = var(seeds' sums of means) / seeds + sum_parts var(examples' means) / examples``: over new seeds and new
+    examples.
     """
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    of_seeds, of_examples = difference.mean(1), difference.mean(0)
-    variance = sum(part.var(ddof=1) / len(part) for part in (of_seeds, of_examples))
-    return Estimate(float(difference.mean()), float(np.sqrt(variance)))
+    of_seeds = sum(part.mean(1) for part in parts)
+    variances = [of_seeds.var(ddof=1) / len(of_seeds)]
+    variances += [part.mean(0).var(ddof=1) / part.shape[1] for part in parts]
+    return Estimate(float(of_seeds.mean()), float(np.sqrt(sum(variances))))
 
 
 def interval(value, seeds) -> tuple[float, float]:
@@ -48,14 +54,26 @@ def above(value, seeds, bound=0.0) -> str:
     return below(Estimate(-value.mean, value.error), seeds, -bound)
 
 
+def differs(value, seeds) -> str:
+    """The verdict on the claim that an `Estimate` is not 0, which can't be refuted."""
+    return OPEN if below(value, seeds) == OPEN else CONFIRMED
+
+
 def exactly(holds) -> str:
     """The verdict on a claim about what can be computed exactly."""
     return CONFIRMED if holds else REFUTED
 
 
+def judge(article, seeds, *rows) -> list[dict]:
+    """Rows of the table from (claim, what was measured, an `Estimate` of so many seeds, `below` or `above`, unit)."""
+    return [claim(article, *row[:3], row[3](row[2], seeds), *row[4:]) for row in rows]
+
+
 def claim(article, text, measured, figure, verdict, unit="") -> dict:
     """A row of the table: the figure is an `Estimate`, or a number without an error."""
     mean, error = figure if isinstance(figure, Estimate) else (figure, None)
+    if not np.isfinite(mean):
+        raise ValueError(f"the figure of the claim {text!r} is {mean}, which settles nothing.")
     return {
         "article": article,
         "claim": text,

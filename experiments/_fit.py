@@ -2,13 +2,12 @@
 
 import jax
 import numpy as np
-import optax
 
 import jdrop
 
 
-def fresh_states(model, x, learning_rate, keys, /, **collections):
-    """The states of Linen models for each of the keys, with Adam; `x` shows the input's shape.
+def fresh_states(model, x, tx, keys, /, **collections):
+    """The states of Linen models for each of the keys, with the optimizer `tx`; `x` shows the input's shape.
 
     The collections are stacks too: what each network has of its own, and its loss gets by name.
     """
@@ -17,7 +16,7 @@ def fresh_states(model, x, learning_rate, keys, /, **collections):
         key, collections = of_one
         params = model.init(jdrop.fold_in(key, "init"), x, True)["params"]
         return jdrop.training.TrainState.create(
-            apply_fn=model.apply, params=params, tx=optax.adam(learning_rate), key=key, collections=collections
+            apply_fn=model.apply, params=params, tx=tx, key=key, collections=collections
         )
 
     return jax.lax.map(make_state, (keys, collections))  # which compiles in half the time of jax.vmap

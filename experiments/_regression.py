@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from sklearn.datasets import load_diabetes
 
 import jdrop
@@ -70,7 +71,7 @@ def fit(keys, x, y, steps):
         penalty = sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
         return ((y[rows] - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
 
-    states = fresh_states(Network(), x[0, :1], 3e-3, keys, x=x, y=y)
+    states = fresh_states(Network(), x[0, :1], optax.adam(3e-3), keys, x=x, y=y)
     step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
     return fit_full_batches(states, step, x.shape[1], steps)
 

@@ -123,7 +123,7 @@ def train(keys, rates, images, labels, epochs, parts):
         return {name: evaluate(state, places)["loss"] for name, places in parts.items()}
 
     states, history = jdrop.training.fit(
-        fresh_states(Network(), images[:1], 1e-3, keys, rate=rates, order=orders),
+        fresh_states(Network(), images[:1], optax.adam(1e-3), keys, rate=rates, order=orders),
         jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
         np.arange(TRAIN),
         epochs=epochs,

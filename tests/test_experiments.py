@@ -2,17 +2,15 @@
 
 import csv
 import gzip
-import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from commands import run
 
 from experiments import (
     _classification,
@@ -20,28 +18,19 @@ from experiments import (
     _figures,
     _gpu,
     _idx,
+    _networks,
     _passes,
     _peers,
     _report,
     _timing,
-    mnist,
     speed,
 )
-
-ROOT = Path(__file__).parent.parent
-
-
-def run(*arguments, **variables):
-    """Run a command with a user's own settings of JAX: none."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "JDROP_"))}
-    command = [sys.executable, "-W", "error", "-m", "experiments", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment | variables)
 
 
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
+    for name in ("articles", "crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
         assert f"\n  {name} " in result.stdout
 
 
@@ -201,8 +190,8 @@ def test_the_pooling_of_mnist_is_flax_s():
     def flax(x):
         return nn.max_pool(x, (2, 2), (2, 2))
 
-    np.testing.assert_array_equal(mnist.max_pool(x), flax(x))
-    np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (mnist.max_pool, flax)))
+    np.testing.assert_array_equal(_networks.max_pool(x), flax(x))
+    np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (_networks.max_pool, flax)))
 
 
 class Scripted:

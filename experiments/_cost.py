@@ -1,0 +1,135 @@
+"""Articles 001 and 002: what dropout adds to the time of a train step, and to what the backward pass keeps."""
+
+import statistics
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+import jdrop
+from experiments._claims import Findings, below, claim, exactly
+from experiments._report import estimate, save_table
+from experiments._timing import Case, measure
+
+RATE, CHEAP, BLOCKS = 0.5, 1.1, 10
+LAYERS = {"no dropout": None, "jdrop": jdrop.linen.Dropout, "Flax": nn.Dropout}
+NONE, OURS, THEIRS = LAYERS
+PREFACE = (
+    "Train steps with SGD, in interleaved blocks: the median time, the mean and standard error of the blocks' ratios, "
+    "and what the backward pass keeps, weights included."
+)
+
+
+class Network(nn.Module):
+    """Hidden layers with ReLU and dropout, and ten logits."""
+
+    widths: tuple[int, ...]
+    layer: type | None
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+            x = x if self.layer is None else self.layer(RATE, deterministic=False)(x)
+        return nn.Dense(10)(x)
+
+
+class Training:
+    """A call is a train step with SGD, by `make_train_step`."""
+
+    def __init__(self, model, batch):
+        def loss_fn(params, batch, key):
+            logits = model.apply(params, batch[0], rngs={"dropout": key})
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean(), {}
+
+        self.step, self.batch = jdrop.training.make_train_step(loss_fn), batch
+        params = jax.jit(model.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, batch[0])
+        self.state = jdrop.training.TrainState.create(
+            apply_fn=None, params=params, tx=optax.sgd(1e-3), key=jax.random.key(0)
+        )
+        pullback = jax.jit(lambda params, key: jax.vjp(lambda params: loss_fn(params, batch, key)[0], params)[1])
+        kept = jax.tree.leaves(jax.eval_shape(pullback, params, jax.random.key(0)))
+        self.kept = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+
+    def __call__(self):
+        self.state, metrics = self.step(self.state, self.batch)
+        return metrics["loss"]
+
+
+def compare(run, inputs, widths, batch):
+    """Rows of a table for a network without dropout, with jdrop's and with Flax's; seconds, bytes; and its name."""
+    blocks, seconds_a_block = (2, 0.0) if run.quick else (BLOCKS, 0.15)
+    examples = np.ones((batch, inputs), np.float32), np.zeros(batch, np.int32)
+    trainings = {name: Training(Network(widths, layer), examples) for name, layer in LAYERS.items()}
+    cases = {name: Case(training) for name, training in trainings.items()}
+    seconds = {name: [] for name in cases}
+    for _ in range(blocks):
+        for name, best in measure(cases, 1, seconds_a_block).items():
+            seconds[name].append(best)
+    kept = {name: training.kept for name, training in trainings.items()}
+    network = "-".join(map(str, (inputs, *widths, 10)))
+    table = [
+        {"network": network, "batch": batch, "dropout": name}
+        | {"step ms": f"{1000 * statistics.median(seconds[name]):.3g}"}
+        | {
+            "times without dropout": estimate(ratios(seconds[name], seconds[NONE])),
+            "kept MB": f"{kept[name] / 1e6:.4g}",
+        }
+        for name in cases
+    ]
+    return table, seconds, kept, network
+
+
+def ratios(numerator, denominator):
+    return np.divide(numerator, denominator)
+
+
+def small(run):
+    """Article 001: dropout is cheap."""
+    tables, claims = [], []
+    for inputs, width, batch in ((50, 64, 32), (784, 128, 64)):
+        table, seconds, _, network = compare(run, inputs, (width,), batch)
+        tables += table
+        text = f"dropout is cheap: less than a tenth of a step ({network})"
+        claims.append(time_claim("001", text, seconds, OURS, NONE, CHEAP))
+    print(save_table(tables, run.out, "cost", PREFACE))
+    return Findings(claims=claims)
+
+
+def wide(run):
+    """Article 002's open problem, large networks with limited compute: its network with 8,192 units a layer."""
+    tables, claims, batch, width = [], [], 64, 256 if run.quick else 8192
+    for widths in ((width,), (width, width)):
+        table, seconds, kept, network = compare(run, 784, widths, batch)
+        tables += table
+        ours, theirs = ((kept[layer] - kept[NONE]) / (batch * sum(widths)) for layer in (OURS, THEIRS))
+        text = f"dropout must keep as much as its input for the backward pass ({network})"
+        measured = f"bytes a unit and example that jdrop keeps (Flax {theirs:.3g})"
+        claims.append(claim("002", text, measured, ours, exactly(ours >= 4), "bytes"))
+        claims.append(
+            time_claim("002", f"a step is faster with jdrop than with Flax ({network})", seconds, OURS, THEIRS)
+        )
+        claims.append(time_claim("002", f"with jdrop dropout is cheap ({network})", seconds, OURS, NONE, CHEAP))
+    print(save_table(tables, run.out, "width", PREFACE))
+    return Findings(claims=claims, panels=[lambda ax: draw(ax, tables)])
+
+
+def time_claim(article, text, seconds, one, other, bound=1.0):
+    """That a step with one kind of dropout takes less than `bound` times one with another, over the blocks."""
+    ratio = estimate(ratios(seconds[one], seconds[other]))
+    verdict = below(ratio, len(seconds[one]), bound)
+    return claim(article, text, f"step time, {one} over {other}; under {bound}?", ratio, verdict)
+
+
+def draw(ax, table):
+    networks = dict.fromkeys(of["network"] for of in table)
+    for i, name in enumerate((OURS, THEIRS)):
+        mean, error = np.array([of["times without dropout"] for of in table if of["dropout"] == name]).T
+        ax.bar(
+            np.arange(len(networks)) + (i - 0.5) * 0.35, 100 * (mean - 1), 0.35, yerr=100 * error, capsize=3, label=name
+        )
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set_xticks(range(len(networks)), networks)
+    ax.set(ylabel="time that dropout adds to a step (%)", title="002: wide networks")
+    ax.legend()

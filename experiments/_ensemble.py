@@ -1,0 +1,147 @@
+"""Article 004: the convolutional network, dropout as an ensemble, and the co-adaptation of units."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jdrop
+from experiments._claims import Findings, below, claim, exactly, judge, paired
+from experiments._formulas import EPSILON, hidden
+from experiments._images import take
+from experiments._networks import of_network
+from experiments._overfitting import gains, gaps
+from experiments._report import estimate, save_table
+from experiments._systems import parts, row, train_variants
+
+PASSES, SCALING, UNITS, DEAD = (1, 2, 5, 10, 20, 50, 100, 200), "weight scaling", 12, 1e-6
+MEANS = {"arithmetic mean": jdrop.mc.arithmetic_mean, "geometric mean": jdrop.mc.geometric_mean}
+
+
+def convolutional(run):
+    """Article 004: two convolutions, two max-poolings and a dense layer, with and without dropout."""
+    # The article does not say how long it trains.
+    setting, network = run.setting("conv", epochs=2), "conv 32-64, 128-10"
+    variants = {"no dropout": {"rate": 0.0}, "dropout 0.5": {"rate": 0.5}}
+    networks = train_variants(setting, parts(setting, run.images), run.keys("conv"), variants)
+    none, dropped = networks.values()
+    rows = [row("004", network, name, run, setting, trained) for name, trained in networks.items()]
+    claims = judge("004", run.seeds, *gaps(network, none, dropped), *gains(network, none, dropped))
+    averaged, passes_panel = ensemble(run, dropped)
+    correlations = [unit_correlations(trained, run.images.test[0][:2000]) for trained in networks.values()]
+    means = [np.array([seed.mean() for seed in of_seeds]) for of_seeds in correlations]
+    text, measured = "dropout makes units less co-adapted", "mean absolute correlation of hidden units, rate 0.5 less 0"
+    claims += averaged + judge("004", run.seeds, (text, measured, estimate(means[1] - means[0]), below))
+    panels = [passes_panel, lambda ax: draw_correlations(ax, dict(zip(networks, correlations)))]
+    return Findings(rows, claims, panels)
+
+
+def ensemble(run, dropped):
+    """How well the network with scaled weights, and the means over Monte Carlo passes, predict the test images."""
+    keys = run.keys("passes")
+    seeds = [passes(dropped.model, of_network(dropped.params, i), key, run.images.test) for i, key in enumerate(keys)]
+    scores = {SCALING: (dropped.test.nll, dropped.test.wrong)}
+    scores |= {name: tuple(np.stack([of[name][j] for of in seeds]) for j in range(2)) for name in seeds[0]}
+    table = [
+        {"prediction": name, "test error %": estimate(100 * wrong.mean(1)), "test NLL": estimate(nll.mean(1))}
+        for name, (nll, wrong) in scores.items()
+    ]
+    print(save_table(table, run.out, "ensemble", f"Article 004's network on {run.images.name}, {run.seeds} seeds"))
+    (scaled, scaled_wrong), (mean, wrong), (single, single_wrong) = (
+        scores[name] for name in (SCALING, "arithmetic mean, 200", "arithmetic mean, 1")
+    )
+    better = "averaging 200 Monte Carlo passes predicts better than one"
+    beyond = "averaging 200 Monte Carlo passes predicts better than weight scaling"
+    claims = judge(
+        "004",
+        run.seeds,
+        (better, "test error, 200 passes less 1", paired(100 * wrong, 100 * single_wrong), below, "%"),
+        (better, "test NLL, 200 passes less 1", paired(mean, single), below, "nats"),
+        (beyond, "test error, 200 passes less weight scaling", paired(100 * wrong, 100 * scaled_wrong), below, "%"),
+        (beyond, "test NLL, 200 passes less weight scaling", paired(mean, scaled), below, "nats"),
+    )
+    claims += enumerated(
+        jdrop.fold_in(run.root, "enumerated"), of_network(dropped.params, 0), dropped.model, run.images.test[0][:100]
+    )
+    return claims, lambda ax: draw_passes(ax, scores)
+
+
+def passes(model, params, key, data, batch=1000):
+    """{mean and number of passes: (negative log-likelihoods, errors) of all images} of one network."""
+    predict = jdrop.linen.predictor(model, {"params": params})
+    parts = []
+    for start in range(0, len(data[1]), batch):
+        images, labels = take(data, slice(start, start + batch))
+        samples = jdrop.mc.samples(predict, jdrop.fold_in(key, start), images, max(PASSES))
+        parts.append(_scores(jax.nn.softmax(samples), labels))
+    names = [f"{mean}, {count}" for mean in MEANS for count in PASSES]
+    return {name: tuple(np.concatenate([part[name][j] for part in parts]) for j in range(2)) for name in names}
+
+
+@jax.jit
+def _scores(probabilities, labels):
+    scores = {}
+    for name, mean in MEANS.items():
+        for count in PASSES:
+            of_ensemble = mean(probabilities[:count])
+            nll = -jnp.log(jnp.take_along_axis(of_ensemble, labels[:, None], -1)[:, 0])
+            scores[f"{name}, {count}"] = nll, of_ensemble.argmax(-1) != labels
+    return scores
+
+
+def enumerated(key, params, model, images):
+    """Weight scaling beside the geometric mean over every mask of twelve units, below one layer and below two."""
+    _, units = hidden(model, params, images)
+    most = jnp.argsort(-units.mean(0))[:UNITS]
+    last = params["Dense_0"]["Dense_1"]
+    kernel, rate = last["kernel"][most], 0.5
+    initial = jax.nn.initializers.lecun_normal()
+    inner, outer = (initial(jdrop.fold_in(key, i), shape) for i, shape in enumerate(((UNITS, 32), (32, 10))))
+
+    def one(units):
+        return jax.nn.softmax(units @ kernel + last["bias"])
+
+    def two(units):
+        return jax.nn.softmax(jax.nn.relu(units @ inner) @ outer)
+
+    masks, weights = jdrop.mc.all_masks(UNITS, rate)
+    few = units[:, most]
+    for network, text in (
+        (one, "weight scaling is the geometric mean over all masks (dropout before the softmax layer)"),
+        (two, "and so it is with a ReLU layer between dropout and the softmax layer"),
+    ):
+        outputs = jax.lax.map(lambda mask, network=network: network(mask * few / (1 - rate)), masks)
+        error = float(abs(jdrop.mc.geometric_mean(outputs, weights) - network(few)).max())
+        measured = f"largest difference of a probability, {len(masks)} masks, {len(images)} images"
+        yield claim("004", text, measured, error, exactly(error < 100 * EPSILON))
+
+
+def unit_correlations(trained, images):
+    """For each network the absolute correlations of all pairs of hidden units that are not constant."""
+    return [
+        correlations(np.asarray(hidden(trained.model, of_network(trained.params, i), images)[1]))
+        for i in range(len(trained.test.nll))
+    ]
+
+
+def correlations(units):
+    alive = units[:, units.std(0) > DEAD]
+    return abs(np.corrcoef(alive.T)[np.triu_indices(alive.shape[1], 1)])
+
+
+def draw_passes(ax, scores):
+    for name in MEANS:
+        values = [estimate(scores[f"{name}, {count}"][0].mean(1)) for count in PASSES]
+        mean, error = np.array(values).T
+        ax.errorbar(PASSES, mean, error, fmt="o-", markersize=4, capsize=2, label=f"{name} of passes")
+    scaled = estimate(scores[SCALING][0].mean(1))
+    ax.axhline(scaled.mean, color="black", linestyle="--", label=SCALING)
+    ax.axhspan(scaled.mean - scaled.error, scaled.mean + scaled.error, color="black", alpha=0.15, linewidth=0)
+    ax.set(xlabel="Monte Carlo passes", ylabel="test NLL (nats)", xscale="log", title="004: dropout as an ensemble")
+    ax.legend()
+
+
+def draw_correlations(ax, correlations):
+    for name, of_seeds in correlations.items():
+        ax.hist(np.concatenate(of_seeds), np.linspace(0, 1, 41), density=True, histtype="step", label=name)
+    ax.set(xlabel="|correlation| of two hidden units", ylabel="density", title="004: co-adaptation")
+    ax.legend()

@@ -1,0 +1,97 @@
+"""The networks and the claims of five introductory articles on dropout, settled with numbers and error bars.
+
+    python -m experiments articles --data-dir FOLDER [--article 003]
+
+000  784-64-10, dropout 0.5, Adam, 5 epochs, batch 32, the last 20 % for validation; with an L2 penalty; rates 0 to 0.9
+001  50-64-10 (the images' first 50 principal components), D(x) without a scale; gradients; cost; recurrent networks
+002  784-128-10, dropout 0.5, Adam, 5 epochs, batch 64; the rate for few and many images; networks 8,192 units wide
+003  784-128-10 with masks by a keep probability, and three ways of relating the weights in training and prediction
+004  two 3x3 convolutions (32, 64), two max-poolings, dense 128, dropout 0.5: as an ensemble, its units' correlations;
+     E[r x]; dropout beside other regularizers, on 5,000 images
+
+FOLDER holds the four IDX files of MNIST, gzipped or not; without it scikit-learn's digits are used. What an article
+does not say is ours: 001's optimizer, batch and epochs are 000's, 003's network is 002's, 004 has Adam, batch 128 and
+2 epochs.
+
+Five seeds, in one program for each network. In the tables a ± is a standard error over seeds. A claim's figure is a
+difference between networks of the same seeds, and its standard error that over new seeds and new test images. It is
+confirmed or refuted only where the whole 95 % Student interval lies on one side, and this says nothing beyond these
+networks and data; among the claims, some 5 % of those that are neither would seem to be one.
+
+Writes articles (the networks), claims, errors (of the articles), and details as CSV and Markdown, and articles.png;
+with --article the first three and the figure are named after it. TIME on two cores.
+"""
+
+import math
+import sys
+
+import jax
+import matplotlib
+
+from experiments import _cost, _ensemble, _formulas, _language, _overfitting, _regularizers
+from experiments._images import MissingFiles, load_images, take
+from experiments._report import save_table
+from experiments._systems import Run
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+NEEDS_DATA = True
+ARTICLES = {
+    "000": (_overfitting.penalised, _formulas.only_in_training),
+    "001": (_formulas.unscaled, _cost.small, _language.language),
+    "002": (_overfitting.generalising, _cost.wide),
+    "003": (_formulas.keeping,),
+    "004": (_ensemble.convolutional, _formulas.expectations, _regularizers.regularizers),
+}
+
+
+def add_options(parser):
+    parser.add_argument("--article", choices=ARTICLES, help="one of them (default: all)")
+
+
+def run(args):
+    try:
+        images = load_images(args.data_dir)
+    except MissingFiles as error:
+        print(f"python -m experiments articles: {error}", file=sys.stderr)
+        return 1
+    if args.data_dir is None:
+        print("Neither --data-dir nor JDROP_DATA names a folder with MNIST: these are scikit-learn's 8x8 digits.")
+    seeds = 5
+    if args.quick:
+        print("Quick version: two seeds and few images, which settle nothing.")
+        seeds = 2
+        images = images._replace(train=take(images.train, slice(1000)), test=take(images.test, slice(500)))
+    articles = [args.article] if args.article else list(ARTICLES)
+    given = Run(images, jax.random.key(args.seed), args.out, seeds, args.quick)
+    systems, claims, panels = [], [], []
+    for article in articles:
+        for part in ARTICLES[article]:
+            print(f"article {article}: {part.__doc__.splitlines()[0]}", flush=True)
+            findings = part(given)
+            systems += findings.systems
+            claims += findings.claims
+            panels += findings.panels
+    name = f"article_{args.article}" if args.article else "articles"
+    tables = {name: systems, f"{name}_claims" if args.article else "claims": claims}
+    errors = [row for row in _formulas.ERRORS if row["article"] in articles]
+    if errors:
+        tables[f"{name}_errors" if args.article else "errors"] = errors
+    preface = f"{images.name}, {seeds} seeds, root seed {args.seed}; mean ± standard error over seeds, NLL in nats"
+    for table, rows in tables.items():
+        print(f"\n{save_table(rows, args.out, table, preface if rows is systems else '')}")
+    draw(args.out / f"{name}.png", panels)
+    print(f"wrote {', '.join(tables)} (.csv and .md), details, and {name}.png in {args.out}")
+
+
+def draw(path, panels):
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 4 * rows), layout="constrained", squeeze=False)
+    for ax, panel in zip(axes.flat, panels):
+        panel(ax)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,15 @@
+"""Experiments run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments, **variables):
+    """Run a command with a user's own settings of JAX: none."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "JDROP_"))}
+    command = [sys.executable, "-W", "error", "-m", "experiments", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment | variables)
