@@ -38,13 +38,12 @@ class Network(nn.Module):
 class Training:
     """A call is a train step with SGD, by `make_train_step`."""
 
-    def __init__(self, model, batch):
+    def __init__(self, model, params, batch):
         def loss_fn(params, batch, key):
             logits = model.apply(params, batch[0], rngs={"dropout": key})
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean(), {}
 
         self.step, self.batch = jdrop.training.make_train_step(loss_fn), batch
-        params = jax.jit(model.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, batch[0])
         self.state = jdrop.training.TrainState.create(
             apply_fn=None, params=params, tx=optax.sgd(1e-3), key=jax.random.key(0)
         )
@@ -61,7 +60,11 @@ def compare(run, inputs, widths, batch):
     """Rows of a table for a network without dropout, with jdrop's and with Flax's; seconds, bytes; and its name."""
     blocks, seconds_a_block = (2, 0.0) if run.quick else (BLOCKS, 0.15)
     examples = np.ones((batch, inputs), np.float32), np.zeros(batch, np.int32)
-    trainings = {name: Training(Network(widths, layer), examples) for name, layer in LAYERS.items()}
+    init = jax.jit(Network(widths, None).init)
+    trainings = {
+        name: Training(Network(widths, layer), init(jax.random.key(0), examples[0]), examples)
+        for name, layer in LAYERS.items()
+    }
     cases = {name: Case(training) for name, training in trainings.items()}
     seconds = {name: [] for name in cases}
     for _ in range(blocks):

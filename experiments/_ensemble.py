@@ -137,6 +137,8 @@ def draw_passes(ax, scores):
     ax.axhline(scaled.mean, color="black", linestyle="--", label=SCALING)
     ax.axhspan(scaled.mean - scaled.error, scaled.mean + scaled.error, color="black", alpha=0.15, linewidth=0)
     ax.set(xlabel="Monte Carlo passes", ylabel="test NLL (nats)", xscale="log", title="004: dropout as an ensemble")
+    ax.set_xticks(PASSES, PASSES)
+    ax.minorticks_off()
     ax.legend()
 
 

@@ -1,7 +1,7 @@
 """Article 004: dropout against L1, L2, max-norm, augmented data and early stopping, and each of them with dropout.
 
-Srivastava et al. 2014 publish for all of MNIST and 784-1024-1024-2048-10 test errors of 1.62 % with L2, 1.60 with L1 and
-L2, 1.35 with max-norm, 1.25 with dropout and L2, 1.05 with dropout and max-norm.
+Srivastava et al. 2014 publish for all of MNIST and 784-1024-1024-2048-10 test errors of 1.62 % with L2, 1.60 with L1
+and L2, 1.35 with max-norm, 1.25 with dropout and L2, 1.05 with dropout and max-norm.
 """
 
 import jax
@@ -58,23 +58,26 @@ def regularizers(run):
     preface = f"{run.inputs}-128-10 on {size} images of {run.images.name}, {run.seeds} seeds, {epochs} epochs"
     print(save_table(table, run.out, "regularizers", preface))
 
-    def difference(a, b):
-        a, b = (100 * networks[chosen[of]].test.wrong for of in (a, b))
-        return paired(a, b)
-
     names = list(dict.fromkeys(name for name, _ in chosen))
+    chosen = {of: networks[key].test for of, key in chosen.items()}
     claims = []
     for name in names:
         if name != "none":
-            text, measured = f"dropout generalises better than {name}", f"test error, dropout less {name}"
-            claims += judge("004", run.seeds, (text, measured, difference(("none", RATE), (name, 0.0)), below, "%"))
-        text = "dropout helps" + (f" beside {name}" if name != "none" else "")
-        measured = f"test error, {'' if name == 'none' else name + ' and '}dropout less {name}"
-        claims += judge(
-            "004", run.seeds, (text, f"{measured}, {size} images", difference((name, RATE), (name, 0.0)), below, "%")
-        )
-    rows = {(name, rate): percent(networks[chosen[name, rate]].test) for name, rate in chosen}
+            text = f"dropout generalises better than {name}"
+            claims += compare(text, f"dropout less {name}", chosen["none", RATE], chosen[name, 0.0], run.seeds)
+        text, both = f"dropout helps beside {name}", f"{name} with dropout"
+        if name == "none":
+            text, both = f"dropout helps with {size} images", "dropout"
+        claims += compare(text, f"{both} less {name}", chosen[name, RATE], chosen[name, 0.0], run.seeds)
+    rows = {of: percent(outcome) for of, outcome in chosen.items()}
     return Findings(claims=claims, panels=[lambda ax: draw(ax, names, rows, size)])
+
+
+def compare(text, what, first, second, seeds):
+    """The claim that the first of two `Outcome`s is the better one, by its error and by its NLL."""
+    error, nll = paired(100 * first.wrong, 100 * second.wrong), paired(first.nll, second.nll)
+    rows = (text, f"test error, {what}", error, below, "%"), (text, f"test NLL, {what}", nll, below, "nats")
+    return judge("004", seeds, *rows)
 
 
 def augment(key, images):
