@@ -19,7 +19,7 @@ confirmed or refuted only where its whole 95 % Student interval lies on one side
 level one in twenty claims about no difference at all would get a verdict.
 
 Writes articles (the networks), claims, errors (of the articles), and details as CSV and Markdown, and articles.png;
-with --article the first three and the figure are named after it. TIME on two cores.
+with --article the first three and the figure are named after it. A quarter of an hour on two cores.
 """
 
 import math

@@ -174,6 +174,25 @@ def test_articles(tmp_path):
     claims = list(csv.DictReader((tmp_path / "claims.csv").read_text().splitlines()))
     assert {row["article"] for row in claims} == {"000", "001", "002", "003", "004"}
     assert {row["verdict"] for row in claims} <= {"confirmed", "refuted", "not separable at this size"}
+    exact = {row["claim"]: row["verdict"] for row in claims if row["standard error"] == "-"}
+    assert {text for text, verdict in exact.items() if verdict == "refuted"} == {
+        "unlike L1 and L2, dropout adds no penalty",
+        "at test time the output is multiplied by 1 / (1 - p)",
+        "and so it is with a ReLU layer between dropout and the softmax layer",
+        "dropout must keep as much as its input for the backward pass (784-256-10)",
+        "dropout must keep as much as its input for the backward pass (784-256-256-10)",
+    }
+    assert {text for text, verdict in exact.items() if verdict == "confirmed"} == {
+        "dropout is only active in training",
+        "the gradient of D(x) is 0 or 1",
+        "units dropped forward get no gradient backward",
+        "training and prediction differ only by the mask and the scale",
+        "classic and inverted scaling give the same network (rate 0.5)",
+        "classic and inverted scaling give the same network (rate 0.3)",
+        "weight scaling is the geometric mean over all masks (dropout before the softmax layer)",
+        "E[r x] = (1 - p) x",
+        "classic dropout with rate 0.5 turns [x1, x2] into 0.5 [x1, x2] at test time",
+    }
     systems = list(csv.DictReader((tmp_path / "articles.csv").read_text().splitlines()))
     assert {row["article"] for row in systems} == {"000", "001", "002", "003", "004"}
     assert all(float(row["test error % standard error"]) >= 0 for row in systems)
