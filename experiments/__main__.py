@@ -49,12 +49,15 @@ def main(argv=None) -> int:
         options.add_argument(
             "--data-dir",
             type=Path,
-            default=Path(os.environ["JDROP_DATA"]) if "JDROP_DATA" in os.environ else None,
+            default=Path(os.environ["JDROP_DATA"]) if os.environ.get("JDROP_DATA") else None,
             help="folder of the data set (default: the environment variable JDROP_DATA)",
         )
     if hasattr(experiment, "add_options"):
         experiment.add_options(options)
-    return experiment.run(options.parse_args(rest)) or 0
+    args = options.parse_args(rest)
+    if args.out.exists() and not args.out.is_dir():
+        options.error(f"--out is {args.out}, which is a file: name a folder, which need not be there yet.")
+    return experiment.run(args) or 0
 
 
 if __name__ == "__main__":

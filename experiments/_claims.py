@@ -66,11 +66,14 @@ def exactly(holds) -> str:
 
 def judge(article, seeds, *rows) -> list[dict]:
     """Rows of the table from (claim, what was measured, an `Estimate` of so many seeds, `below` or `above`, unit)."""
-    return [claim(article, *row[:3], row[3](row[2], seeds), *row[4:]) for row in rows]
+    return [
+        claim(article, text, measured, value, verdict(value, seeds), unit, interval(value, seeds))
+        for text, measured, value, verdict, unit in rows
+    ]
 
 
-def claim(article, text, measured, figure, verdict, unit="") -> dict:
-    """A row of the table: the figure is an `Estimate`, or a number without an error."""
+def claim(article, text, measured, figure, verdict, unit="", limits=()) -> dict:
+    """A row of the table: the figure is a number, or an `Estimate` with the limits of its interval."""
     mean, error = figure if isinstance(figure, Estimate) else (figure, None)
     if not np.isfinite(mean):
         raise ValueError(f"the figure of the claim {text!r} is {mean}, which settles nothing.")
@@ -80,6 +83,7 @@ def claim(article, text, measured, figure, verdict, unit="") -> dict:
         "measured": measured,
         "figure": f"{float(mean):.6g}",
         "standard error": "-" if error is None else f"{error:.3g}",
+        "95 % interval": " to ".join(f"{limit:.3g}" for limit in limits) or "-",
         "unit": unit,
         "verdict": verdict,
     }

@@ -18,7 +18,7 @@ MEANS = {"arithmetic mean": jdrop.mc.arithmetic_mean, "geometric mean": jdrop.mc
 
 
 def convolutional(run):
-    """Article 004: two convolutions, two max-poolings and a dense layer, with and without dropout."""
+    """Two convolutions, two max-poolings and a dense layer, with and without dropout."""
     # The article does not say how long it trains.
     setting, network = run.setting("conv", epochs=2), "conv 32-64, 128-10"
     variants = {"no dropout": {"rate": 0.0}, "dropout 0.5": {"rate": 0.5}}
@@ -29,8 +29,10 @@ def convolutional(run):
     averaged, passes_panel = ensemble(run, dropped)
     correlations = [unit_correlations(trained, run.images.test[0][:2000]) for trained in networks.values()]
     means = [np.array([seed.mean() for seed in of_seeds]) for of_seeds in correlations]
-    text, measured = "dropout makes units less co-adapted", "mean absolute correlation of hidden units, rate 0.5 less 0"
-    claims += averaged + judge("004", run.seeds, (text, measured, estimate(means[1] - means[0]), below))
+    varying = " and ".join(f"{np.mean([_units(len(seed)) for seed in of]):.0f}" for of in reversed(correlations))
+    text = "dropout makes units less co-adapted"
+    measured = f"mean absolute correlation of the hidden units that vary ({varying} of 128), rate 0.5 less 0"
+    claims += averaged + judge("004", run.seeds, (text, measured, estimate(means[1] - means[0]), below, ""))
     panels = [passes_panel, lambda ax: draw_correlations(ax, dict(zip(networks, correlations)))]
     return Findings(rows, claims, panels)
 
@@ -107,7 +109,7 @@ def enumerated(key, params, model, images):
     few = units[:, most]
     for network, text in (
         (one, "weight scaling is the geometric mean over all masks (dropout before the softmax layer)"),
-        (two, "and so it is with a ReLU layer between dropout and the softmax layer"),
+        (two, "and so it is with a ReLU layer between dropout and the softmax layer (random weights)"),
     ):
         outputs = jax.lax.map(lambda mask, network=network: network(mask * few / (1 - rate)), masks)
         error = float(abs(jdrop.mc.geometric_mean(outputs, weights) - network(few)).max())
@@ -121,6 +123,11 @@ def unit_correlations(trained, images):
         correlations(np.asarray(hidden(trained.model, of_network(trained.params, i), images)[1]))
         for i in range(len(trained.test.nll))
     ]
+
+
+def _units(pairs):
+    """How many units make so many pairs."""
+    return (1 + np.sqrt(1 + 8 * pairs)) / 2
 
 
 def correlations(units):

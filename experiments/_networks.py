@@ -1,6 +1,7 @@
 """The dense and convolutional networks of the source articles, and how they are trained."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,23 +20,25 @@ class Dense(nn.Module):
     """One hidden layer, and dropout before the last one."""
 
     width: int
-    scaling: str = "inverted"
+    layer: Callable = jdrop.linen.Dropout
 
     @nn.compact
-    def __call__(self, x, deterministic, rate=None):
+    def __call__(self, x, deterministic, **options):
         x = nn.relu(nn.Dense(self.width)(x.reshape(len(x), -1)))
-        return nn.Dense(10)(jdrop.linen.Dropout(RATE, scaling=self.scaling)(x, deterministic, rate=rate))
+        return nn.Dense(10)(self.layer(RATE)(x, deterministic, **options))
 
 
 class Convolutional(nn.Module):
     """Two convolutions with max-pooling, then `Dense`."""
 
+    layer: Callable = jdrop.linen.Dropout
+
     @nn.compact
-    def __call__(self, x, deterministic, rate=None):
+    def __call__(self, x, deterministic, **options):
         for channels in (32, 64):
             # The ReLU commutes with max-pooling, after which it has a quarter of the work.
             x = nn.relu(max_pool(nn.Conv(channels, (3, 3))(x)))
-        return Dense(128)(x, deterministic, rate)
+        return Dense(128, self.layer)(x, deterministic, **options)
 
 
 def max_pool(x):
@@ -78,7 +81,7 @@ def make_loss(model, augment=lambda key, images: images):
         rngs = None
         if key is not None:
             rngs, images = {"dropout": key}, augment(jdrop.fold_in(key, "augment"), images)
-        logits = model.apply({"params": params}, images, key is None, rate, rngs=rngs)
+        logits = model.apply({"params": params}, images, key is None, rate=rate, rngs=rngs)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         for penalty, strength in ((jdrop.l1, l1), (jdrop.l2, l2)):
             loss += 0.0 if strength is None else penalty(params, strength)
@@ -90,9 +93,11 @@ def make_loss(model, augment=lambda key, images: images):
 def train(setting, data, keys, *, max_norm=None, validation=None, patience=None, augment=None, callbacks=(), **options):
     """The parameters of a network for each of the keys, all trained in one program.
 
-    `options` have a number for each network: `rate`, `l1` or `l2` of the loss; so has `max_norm`. With `patience` the
+    `options` have a number a network: `rate`, `l1`, `l2` (else the setting's); so has `max_norm`. With `patience` the
     parameters are those of the epoch with the lowest loss on `validation`.
     """
+    if setting.l2:
+        options.setdefault("l2", jnp.full(len(keys), setting.l2))
     tx = optax.adam(LEARNING_RATE)
     if max_norm is not None:
         tx = optax.chain(tx, optax.inject_hyperparams(jdrop.max_norm)(limit=1.0))

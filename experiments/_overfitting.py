@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments._claims import Findings, above, below, judge, paired, total
 from experiments._images import take
+from experiments._networks import NETWORKS
 from experiments._report import save_table
 from experiments._systems import Parts, nats, parts, percent, row, train_variants
 
@@ -11,8 +12,8 @@ RATES = tuple(i / 10 for i in range(10))
 
 
 def penalised(run):
-    """Article 000: a hidden layer of 64, without dropout, with it, and with a penalty too; and with other rates."""
-    setting, l2 = run.setting("dense64"), 1e-4
+    """A hidden layer of 64, without dropout, with it, and with a penalty too; and with other rates."""
+    setting, l2 = run.setting("dense64"), NETWORKS["dense64_l2"].l2
     of_rate = {rate: {"rate": rate, "l2": 0.0} for rate in RATES}
     variants = of_rate | {"with L2": {"rate": 0.5, "l2": l2}}
     networks = train_variants(setting, parts(setting, run.images), run.keys("dense64"), variants)
@@ -68,7 +69,7 @@ def gains(network, none, dropped):
 
 
 def generalising(run):
-    """Article 002: a hidden layer of 128, with and without dropout; the right rate for few and for many examples."""
+    """A hidden layer of 128, with and without dropout; the right rate for few and for many examples."""
     setting = run.setting("dense128")
     variants = {"no dropout": {"rate": 0.0}, "dropout 0.5": {"rate": 0.5}}
     networks = train_variants(setting, parts(setting, run.images), run.keys("dense128"), variants)
@@ -100,22 +101,16 @@ def sizes(run):
     preface = f"{run.inputs}-128-10 on {run.images.name}, {run.seeds} seeds, {steps} steps"
     print(save_table(table, run.out, "sizes", preface))
     small, large = networks
-    text = "the right rate depends on the data"
-    claims = judge(
-        "002",
-        run.seeds,
-        *(
-            (
-                text,
-                f"test NLL with {size} examples, rate {best[other]} (the best on validation with {other}) less "
-                f"{best[size]} (with {size})",
-                paired(networks[size][best[other]].test.nll, networks[size][best[size]].test.nll),
-                above,
-                "nats",
-            )
-            for size, other in ((small, large), (large, small))
-        ),
-    )
+    rows = []
+    for size, other in ((small, large), (large, small)):
+        theirs, ours = (networks[size][best[of]].test for of in (other, size))
+        text = f"the right rate, by NLL on validation images, depends on the data ({size} images)"
+        what = f"rate {best[other]} (the best with {other} images) less {best[size]} (with {size})"
+        rows += [
+            (text, f"test NLL, {what}", paired(theirs.nll, ours.nll), above, "nats"),
+            (text, f"test error, {what}", errors(theirs, ours), above, "%"),
+        ]
+    claims = judge("002", run.seeds, *rows)
     return claims, lambda ax: draw_sizes(ax, table, best)
 
 

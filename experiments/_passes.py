@@ -1,5 +1,6 @@
 """The time of 100 Monte Carlo passes: beside one pass, and beside loops over passes."""
 
+import functools
 import importlib.util
 
 import flax.linen as nn
@@ -8,28 +9,13 @@ import jax.numpy as jnp
 
 import jdrop
 from experiments._figures import at_least, at_most, machine
+from experiments._networks import RATE, Convolutional, Dense
 from experiments._report import save_table
 from experiments._timing import Case, measure
 from experiments.digits import plt
-from experiments.mnist import max_pool
 
-RATE, CLASSES = 0.5, 10
-CHANNELS = {"784-128-10": (), "two convolutions": (32, 64)}
+NETWORKS = {"784-128-10": functools.partial(Dense, 128), "two convolutions": Convolutional}
 ONE, OURS, FLAX, TORCH = "one pass, jitted", "jdrop.mc_dropout", "loop over a jitted flax apply", "PyTorch's loop"
-
-
-class Network(nn.Module):
-    """MNIST's: 3x3 convolutions with ReLU and 2x2 max-pooling, a dense layer, and dropout before the last one."""
-
-    channels: tuple
-    layer: type = jdrop.linen.Dropout
-
-    @nn.compact
-    def __call__(self, x):
-        for count in self.channels:
-            x = nn.relu(max_pool(nn.Conv(count, (3, 3))(x)))
-        x = nn.relu(nn.Dense(128)(x.reshape(len(x), -1)))
-        return nn.softmax(nn.Dense(CLASSES)(self.layer(RATE, deterministic=False)(x)))
 
 
 def speed(root, out, quick):
@@ -39,13 +25,15 @@ def speed(root, out, quick):
     torch = importlib.util.find_spec("torch") is not None
     x = jax.random.uniform(jdrop.fold_in(root, "images"), (batch, size, size, 1))
     rows, times = [], {}
-    for name, channels in CHANNELS.items():
-        cases = jax_cases(root, channels, x, passes)
-        if torch and not channels:  # 100 passes of PyTorch's convolutions take longer than the other topics together
+    for name, network in NETWORKS.items():
+        cases, convolutional = jax_cases(root, network, x, passes), network is Convolutional
+        if (
+            torch and not convolutional
+        ):  # 100 passes of PyTorch's convolutions take longer than the other topics together
             cases[TORCH] = torch_case(x, passes)
         times[name] = measure(cases, **timing)
         of = times[name]
-        rows.append(row(name, OURS, ONE, of, at_most(2) if channels else None))
+        rows.append(row(name, OURS, ONE, of, at_most(2) if convolutional else None))
         rows += [row(name, loop, OURS, of, at_least(3)) for loop in (FLAX, TORCH) if loop in of]
     print(f"{passes} passes, batch {batch} of {size}x{size}; median of {timing['blocks']} interleaved blocks")
     print(machine(("jax", "jaxlib", "flax", "torch")))
@@ -67,27 +55,27 @@ def row(network, what, against, times, target):
     }
 
 
-def jax_cases(key, channels, x, passes):
+def jax_cases(key, network, x, passes):
     """Cases that give the mean and the variance of the class probabilities."""
-    model, theirs = Network(channels), Network(channels, nn.Dropout)
-    params = jax.jit(model.init)({"params": key, "dropout": key}, x)["params"]
+    model, theirs = network(), network(layer=nn.Dropout)
+    params = jax.jit(lambda key, x: model.init(key, x, True))(key, x)["params"]
     predict = jdrop.linen.predictor(model, {"params": params})
     keys = list(jax.random.split(key, passes))
 
     @jax.jit
     def apply(params, key, x):
-        return theirs.apply({"params": params}, x, rngs={"dropout": key})
+        return jax.nn.softmax(theirs.apply({"params": params}, x, False, rngs={"dropout": key}))
 
     @jax.jit
     def ours(predict, key, x):
-        return jdrop.mc_dropout(predict, key, x, passes)
+        return jdrop.mc_dropout(predict, key, x, passes, transform=jax.nn.softmax)
 
     def loop():
         samples = jnp.stack([apply(params, key, x) for key in keys])
         return samples.mean(0), samples.var(0)
 
     return {
-        ONE: Case(jax.jit(lambda predict, key, x: predict(key, x)), (predict, key, x)),
+        ONE: Case(jax.jit(lambda predict, key, x: jax.nn.softmax(predict(key, x))), (predict, key, x)),
         OURS: Case(ours, (predict, key, x)),
         FLAX: Case(loop),
     }
@@ -100,7 +88,7 @@ def torch_case(x, passes):
 
     x = torch.tensor(x.tolist())
     dropout = nn.Dropout(RATE)
-    layers = nn.Flatten(), nn.Linear(x[0].numel(), 128), nn.ReLU(), dropout, nn.Linear(128, CLASSES), nn.Softmax(-1)
+    layers = nn.Flatten(), nn.Linear(x[0].numel(), 128), nn.ReLU(), dropout, nn.Linear(128, 10), nn.Softmax(-1)
     model = nn.Sequential(*layers).eval()
     dropout.train()
 

@@ -30,10 +30,10 @@ def save_table(rows: list[dict], out: Path, name: str, preface: str = "") -> str
     out.mkdir(parents=True, exist_ok=True)
     with open(out / f"{name}.csv", "w", newline="") as file:
         flat = [_flat(row) for row in rows]
-        writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(flat[0]), restval="-", lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    cells = [list(rows[0]), *([str(value).replace("|", "\\|") for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

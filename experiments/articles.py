@@ -14,7 +14,8 @@ does not say is ours: 001's optimizer, batch and epochs are 000's, 003's network
 2 epochs.
 
 Five seeds, in one program for each network. In the tables a ± is a standard error over seeds. A claim's figure is a
-difference between networks of the same seeds, and its standard error that over new seeds and new test images. It is
+difference between networks of the same seeds, and its standard error that over new seeds and new test examples (over
+seeds alone for correlations, over blocks for times), with these training examples. It is
 confirmed or refuted only where its whole 95 % Student interval lies on one side, for these networks and data; at that
 level one in twenty claims about no difference at all would get a verdict.
 
@@ -79,9 +80,14 @@ def run(args):
     errors = [row for row in _formulas.ERRORS if row["article"] in articles]
     if errors:
         tables[f"{name}_errors" if args.article else "errors"] = errors
-    preface = f"{images.name}, {seeds} seeds, root seed {args.seed}; mean ± standard error over seeds, NLL in nats"
-    for table, rows in tables.items():
-        print(f"\n{save_table(rows, args.out, table, preface if rows is systems else '')}")
+    of = f"{images.name}, {seeds} seeds, root seed {args.seed}"
+    prefaces = (
+        f"{of}; mean ± standard error over seeds, NLL in nats.",
+        f"{of}; with standard errors and 95 % Student intervals, on which the verdicts rest.",
+        "m is the mask, of which each element is 1 with probability 1 - p and else 0.",
+    )
+    for (table, rows), preface in zip(tables.items(), prefaces):
+        print(f"\n{save_table(rows, args.out, table, preface)}")
     draw(args.out / f"{name}.png", panels)
     print(f"wrote {', '.join(tables)} (.csv and .md), details, and {name}.png in {args.out}")
 

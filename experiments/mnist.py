@@ -21,7 +21,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jdrop
@@ -66,7 +65,6 @@ def errors(setting, key, data, held_out, test) -> dict:
         setting,
         take(data, slice(count)),
         key[None],
-        l2=jnp.array([setting.l2]),
         callbacks=[lambda state, record: times.append(time.perf_counter())],
     )
     parts = {"validation": take(data, slice(count, None)), "held-out": held_out, "test": test}

@@ -518,6 +518,39 @@ def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
     assert (samples[0] != samples[1]).any()
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_key_reuse_is_clean_through_a_loop_over_time(fresh):
+    cell = jdrop.linen.RecurrentDropout(nn.GRUCell(UNITS), 0.5, fresh=fresh, deterministic=False)
+    cell = jdrop.linen.Zoneout(cell, 0.5, deterministic=False)
+    with jax.debug_key_reuse(True):
+        variables = nn.RNN(cell).init({"params": key(), "dropout": key(1)}, X)
+        for rng in (key(2), key(3)):
+            jax.jit(nn.RNN(cell).apply)(variables, X, rngs={"dropout": rng})
+
+
+class Stack(nn.RNNCellBase):
+    """Two cells as one."""
+
+    @nn.compact
+    def __call__(self, carry, x):
+        first, x = nn.LSTMCell(UNITS, name="first")(carry[0], x)
+        second, x = nn.GRUCell(UNITS, name="second")(carry[1], x)
+        return (first, second), x
+
+    @nn.nowrap
+    def initialize_carry(self, rng, shape):
+        state = jnp.zeros((*shape[:-1], UNITS))
+        return (state, state), state
+
+    num_feature_axes = 1
+
+
+def test_a_carry_of_several_cells_is_refused():
+    cell = jdrop.linen.RecurrentDropout(Stack(), 0.5, deterministic=False)
+    with pytest.raises(TypeError, match=r"parts within parts.*wrap each of the inner cells by itself"):
+        nn.RNN(cell).init({"params": key(), **RNGS}, X)
+
+
 def test_errors_of_the_wrappers():
     ours, gru = jdrop.linen, nn.GRUCell(UNITS)
     rngs = {"params": key(), **RNGS}

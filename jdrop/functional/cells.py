@@ -42,7 +42,9 @@ def mask_key(carry, name, fresh):
         return None
     if not carry.step.size:
         return jax.random.key(0)  # any key does for an empty batch
-    key = carry.keys[name].ravel()[0]
+    # By their data, since indexing keys in a loop counts as a use of them.
+    data = jax.random.key_data(carry.keys[name])
+    key = jax.random.wrap_key_data(data.reshape(-1, data.shape[-1])[0], impl=jax.random.key_impl(carry.keys[name]))
     # The largest: the carry of sequences of several lengths holds the last valid step of each.
     return fold_in(key, carry.step.max()) if fresh else key
 
@@ -99,6 +101,11 @@ def part_rates(rate, state):
 def drop_state(key, state, rate, deterministic):
     """Drop h, the last part of a state: (what to call the cell with, what its layers read instead of h or None)."""
     (*memory, h), tree = jax.tree.flatten(state)
+    if any(jax.tree_util.treedef_children(part) for part in jax.tree_util.treedef_children(tree)):
+        raise TypeError(
+            f"the cell's carry is {tree}, which has parts within parts, of which RecurrentDropout can't tell what is "
+            "the recurrent state: wrap each of the inner cells by itself."
+        )
     dropped = dropout(key, h, rate, deterministic)
     if memory or dropped is h:
         return tree.unflatten([*memory, dropped]), None

@@ -57,7 +57,8 @@ def zoneout(key, new, previous, rate, deterministic=False):
       key: a PRNG key, shape (); of its own for each time step. May be None where nothing is drawn.
       new: the state that the cell computed, a floating-point or complex array of any shape.
       previous: the state before, of the same shape and dtype.
-      rate: the probability that a unit keeps its previous value, in [0, 1]; a number or an array, traced or not.
+      rate: the probability that a unit keeps its previous value, in [0, 1]; a number or an array, traced or not. It
+        gets no gradient, at evaluation neither.
       deterministic: True at evaluation; a boolean, traced or not.
 
     Returns:
