@@ -142,12 +142,16 @@ def test_variants_of_a_seed_share_first_weights_masks_and_data():
     images = _images.load_images(None)
     data = _systems.Parts(_images.take(images.train, slice(64)), _images.take(images.train, slice(0)), images.test)
     setting = _networks.Setting(_networks.Dense(8), epochs=1, batch_size=32)
+    keys = jax.random.split(jax.random.key(0), 2)
     variants = {"a": {"rate": 0.5, "l2": 0.0}, "b": {"rate": 0.5, "l2": 0.1}, "c": {"rate": 0.5, "l2": 0.0}}
     with jax.numpy_dtype_promotion("standard"):
-        found = _systems.train_variants(setting, data, jax.random.split(jax.random.key(0), 2), variants)
+        found = _systems.train_variants(setting, data, keys, variants)
     assert found["a"].test.nll.shape == (2, len(images.test[1]))
     np.testing.assert_array_equal(found["a"].test.nll, found["c"].test.nll)
     assert not np.allclose(found["a"].test.nll, found["b"].test.nll)
+    with jax.numpy_dtype_promotion("standard"):
+        alone = _systems.train_variants(setting._replace(l2=0.1), data, keys, {"b": {"rate": 0.5}})["b"]
+    np.testing.assert_allclose(alone.test.nll, found["b"].test.nll, rtol=1e-5)
     assert found["a"].validation is None
     assert not np.allclose(*found["a"].test.nll)
 

@@ -119,7 +119,7 @@ def test_uncertainty(topic, tmp_path):
 
 def test_the_network_whose_passes_are_timed_has_a_prefix_without_dropout():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
-    cases = _passes.jax_cases(jax.random.key(1), (3, 4), x, 50)
+    cases = _passes.jax_cases(jax.random.key(1), _networks.Convolutional, x, 50)
     prediction = cases[_passes.OURS].function(*cases[_passes.OURS].arguments)
     mean, variance = cases[_passes.FLAX].function()
     assert prediction.mean.shape == mean.shape == (2, 10)
@@ -134,6 +134,17 @@ def test_estimates_and_tables(tmp_path):
     text = _report.save_table([{"a": "x", "b": value}], tmp_path, "t")
     assert text.splitlines()[2] == "| x | 2.3333 ± 0.8819 |"
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == "a,b,b standard error"
+    text = _report.save_table([{"a": "|x|", "b": value}, {"a": "y", "b": "-"}], tmp_path, "t")
+    assert text.splitlines()[2].startswith(r"| \|x\| | 2.3333")
+    assert (tmp_path / "t.csv").read_text().splitlines()[2] == "y,-,-"
+
+
+def test_an_output_that_is_a_file(tmp_path):
+    (tmp_path / "it").write_text("kept")
+    result = run("mnist", "--out", str(tmp_path / "it"), JDROP_DATA="")
+    assert result.returncode == 2
+    assert f"--out is {tmp_path / 'it'}, which is a file: name a folder" in result.stderr
+    assert "no folder was named" in run("mnist", JDROP_DATA="").stderr
 
 
 def idx(array) -> bytes:
