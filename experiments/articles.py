@@ -64,7 +64,7 @@ def run(args):
         print("Quick version: two seeds and few images, which settle nothing.")
         jax.config.update("jax_disable_most_optimizations", True)  # since it would compile most of the time
         seeds = 2
-        images = images._replace(train=take(images.train, slice(1000)), test=take(images.test, slice(500)))
+        images = images._replace(train=take(images.train, slice(500)), test=take(images.test, slice(200)))
     articles = [args.article] if args.article else list(ARTICLES)
     given = Run(images, jax.random.key(args.seed), args.out, seeds, args.quick)
     systems, claims, panels = [], [], []
