@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from experiments import MissingFiles
+
 FOLDER = Path(__file__).parent
 
 
@@ -57,7 +59,11 @@ def main(argv=None) -> int:
     args = options.parse_args(rest)
     if args.out.exists() and not args.out.is_dir():
         options.error(f"--out is {args.out}, which is a file: name a folder, which need not be there yet.")
-    return experiment.run(args) or 0
+    try:
+        return experiment.run(args) or 0
+    except MissingFiles as error:
+        print(f"{options.prog}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def paired(a, b) -> Estimate:
     return total(np.asarray(a, np.float64) - np.asarray(b, np.float64))
 
 
+def errors(a, b) -> Estimate:
+    """How much larger the error is of the first of two `Outcome`s, in per cent."""
+    return paired(100 * a.wrong, 100 * b.wrong)
+
+
 def total(*parts) -> Estimate:
     """The sum of the means of arrays of shape (seeds, examples), each with examples of its own, and its standard error.
 
@@ -62,6 +67,12 @@ def differs(value, seeds) -> str:
 def exactly(holds) -> str:
     """The verdict on a claim about what can be computed exactly."""
     return CONFIRMED if holds else REFUTED
+
+
+def by_both(text, what, a, b, verdict):
+    """Rows for `judge` about the difference of two `Outcome`s on test images: by their error, and by their NLL."""
+    yield text, f"test error, {what}", errors(a, b), verdict, "%"
+    yield text, f"test NLL, {what}", paired(a.nll, b.nll), verdict, "nats"
 
 
 def judge(article, seeds, *rows) -> list[dict]:

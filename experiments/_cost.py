@@ -18,7 +18,7 @@ NONE, OURS, THEIRS = LAYERS
 PREFACE = (
     "Train steps with SGD: the median time, and the mean and standard error of the ratio over blocks, each compiled "
     "anew since two programs of one kind differ in pace. Kept: what the backward pass is handed, with the weights, if "
-    "it is a program of its own. Scratch: what XLA lays out if a step is one program, beside arguments and results."
+    "it is a program of its own."
 )
 
 
@@ -48,9 +48,12 @@ class Training:
         self.state = jdrop.training.TrainState.create(
             apply_fn=None, params=params, tx=optax.sgd(1e-3), key=jax.random.key(0)
         )
-        pullback = jax.jit(lambda params, key: jax.vjp(lambda params: loss_fn(params, batch, key)[0], params)[1])
-        kept = jax.tree.leaves(jax.eval_shape(pullback, params, jax.random.key(0)))
-        self.kept = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+        self.pullback = jax.jit(lambda params, key: jax.vjp(lambda params: loss_fn(params, batch, key)[0], params)[1])
+
+    def kept(self):
+        """Bytes that a forward pass hands to a backward pass that is a program of its own."""
+        kept = jax.tree.leaves(jax.eval_shape(self.pullback, self.state.params, self.state.key))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
 
     def scratch(self):
         """Bytes that XLA lays out for a step beside its arguments and results."""
@@ -62,15 +65,14 @@ class Training:
 
 
 def compare(run, inputs, widths, batch):
-    """Rows for a network without dropout, with jdrop's and with Flax's; seconds, bytes kept, scratch; and its name."""
+    """A network's name; its rows, seconds, bytes kept and trainings, without dropout, with jdrop's and with Flax's."""
     blocks, seconds_a_block = (2, 0.0) if run.quick else (BLOCKS, 0.15)
     examples = np.ones((batch, inputs), np.float32), np.zeros(batch, np.int32)
     init = jax.jit(Network(widths, None).init)
     seconds = {name: [] for name in LAYERS}
-    for block in range(
-        blocks
-    ):  # each with programs and arrays of its own, on whose places in memory their pace depends
-        order = np.roll(list(LAYERS), block)  # on which it depends too
+    for block in range(blocks):
+        # Each has programs and arrays of its own, since the pace depends on their places in memory; and on the order.
+        order = np.roll(list(LAYERS), block)
         trainings = {
             name: Training(Network(widths, LAYERS[name]), init(jax.random.key(0), examples[0]), examples)
             for name in order
@@ -78,30 +80,23 @@ def compare(run, inputs, widths, batch):
         cases = {name: Case(training) for name, training in trainings.items()}
         for name, best in measure(cases, 1, seconds_a_block).items():
             seconds[name].append(best)
-    kept = {name: training.kept for name, training in trainings.items()}
-    scratch = {name: training.scratch() for name, training in trainings.items()}
+    kept = {name: training.kept() for name, training in trainings.items()}
     network = "-".join(map(str, (inputs, *widths, 10)))
     table = [
         {"network": network, "batch": batch, "dropout": name}
         | {"step ms": f"{1000 * statistics.median(seconds[name]):.3g}"}
-        | {
-            "times without dropout": estimate(ratios(seconds[name], seconds[NONE])),
-            "kept MB": f"{kept[name] / 1e6:.4g}",
-        }
+        | {"times without dropout": estimate(np.divide(seconds[name], seconds[NONE]))}
+        | {"kept MB": f"{kept[name] / 1e6:.4g}"}
         for name in LAYERS
     ]
-    return table, seconds, kept, scratch, network
-
-
-def ratios(numerator, denominator):
-    return np.divide(numerator, denominator)
+    return network, table, seconds, kept, trainings
 
 
 def small(run):
     """What dropout adds to the time of a train step."""
     tables, claims = [], []
     for inputs, width, batch in ((50, 64, 32), (784, 128, 64))[: 1 if run.quick else 2]:
-        table, seconds, *_, network = compare(run, inputs, (width,), batch)
+        network, table, seconds, *_ = compare(run, inputs, (width,), batch)
         tables += table
         text = f"dropout is cheap: less than a tenth of a step ({network})"
         claims += time_claim("001", text, seconds, OURS, NONE, CHEAP)
@@ -113,14 +108,14 @@ def wide(run):
     """The open problem, large networks with limited compute: 8,192 units a layer."""
     tables, claims, batch, width = [], [], 64, 256 if run.quick else 8192
     for widths in ((width,), (width, width))[: 1 if run.quick else 2]:
-        table, seconds, kept, scratch, network = compare(run, 784, widths, batch)
+        network, table, seconds, kept, trainings = compare(run, 784, widths, batch)
         tables += table
         elements = batch * sum(widths)
         ours, theirs = ((kept[layer] - kept[NONE]) / elements for layer in (OURS, THEIRS))
         text = f"dropout must hand as much as its input to the backward pass ({network})"
         measured = f"bytes a unit and example that jdrop hands on (Flax {theirs:.3g})"
         claims.append(claim("002", text, measured, ours, exactly(ours >= 4), "bytes"))
-        less = (scratch[OURS] - scratch[THEIRS]) / elements
+        less = (trainings[OURS].scratch() - trainings[THEIRS].scratch()) / elements
         text = f"a step as one program needs less memory with jdrop than with Flax ({network})"
         measured = "scratch bytes a unit and example, jdrop less Flax"
         claims.append(claim("002", text, measured, less, exactly(less < -0.1), "bytes"))
@@ -132,7 +127,7 @@ def wide(run):
 
 def time_claim(article, text, seconds, one, other, bound=1.0):
     """That a step with one kind of dropout takes less than `bound` times one with another, over the blocks."""
-    ratio = estimate(ratios(seconds[one], seconds[other]))
+    ratio = estimate(np.divide(seconds[one], seconds[other]))
 
     def verdict(value, blocks):
         return below(value, blocks, bound)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdrop
-from experiments._claims import Findings, below, claim, exactly, judge, paired
+from experiments._claims import Findings, below, by_both, claim, exactly, judge
 from experiments._formulas import EPSILON, hidden
 from experiments._images import take
-from experiments._networks import of_network
+from experiments._networks import Outcome, of_network
 from experiments._overfitting import gains, gaps
 from experiments._report import estimate, save_table
-from experiments._systems import parts, row, train_variants
+from experiments._systems import nats, parts, percent, row, train_variants
 
 PASSES, SCALING, UNITS, DEAD = (1, 2, 5, 10, 20, 50, 100, 200), "weight scaling", 12, 1e-6
 MEANS = {"arithmetic mean": jdrop.mc.arithmetic_mean, "geometric mean": jdrop.mc.geometric_mean}
@@ -27,13 +27,14 @@ def convolutional(run):
     rows = [row("004", network, name, run, setting, trained) for name, trained in networks.items()]
     claims = judge("004", run.seeds, *gaps(network, none, dropped), *gains(network, none, dropped))
     averaged, passes_panel = ensemble(run, dropped)
-    correlations = [unit_correlations(trained, run.images.test[0][:2000]) for trained in networks.values()]
-    means = [np.array([seed.mean() for seed in of_seeds]) for of_seeds in correlations]
-    varying = " and ".join(f"{np.mean([_units(len(seed)) for seed in of]):.0f}" for of in reversed(correlations))
+    units = [hidden_units(trained, run.images.test[0][:2000]) for trained in networks.values()]
+    of_pairs = [[correlations(seed) for seed in of_seeds] for of_seeds in units]
+    means = [np.array([seed.mean() for seed in of_seeds]) for of_seeds in of_pairs]
+    counts = " and ".join(f"{np.mean([varying(seed).shape[1] for seed in of]):.0f}" for of in reversed(units))
     text = "dropout makes units less co-adapted"
-    measured = f"mean absolute correlation of the hidden units that vary ({varying} of 128), rate 0.5 less 0"
+    measured = f"mean absolute correlation of the hidden units that vary ({counts} of 128), rate 0.5 less 0"
     claims += averaged + judge("004", run.seeds, (text, measured, estimate(means[1] - means[0]), below, ""))
-    panels = [passes_panel, lambda ax: draw_correlations(ax, dict(zip(networks, correlations)))]
+    panels = [passes_panel, lambda ax: draw_correlations(ax, dict(zip(networks, of_pairs)))]
     return Findings(rows, claims, panels)
 
 
@@ -41,25 +42,20 @@ def ensemble(run, dropped):
     """How well the network with scaled weights, and the means over Monte Carlo passes, predict the test images."""
     keys = run.keys("passes")
     seeds = [passes(dropped.model, of_network(dropped.params, i), key, run.images.test) for i, key in enumerate(keys)]
-    scores = {SCALING: (dropped.test.nll, dropped.test.wrong)}
-    scores |= {name: tuple(np.stack([of[name][j] for of in seeds]) for j in range(2)) for name in seeds[0]}
+    scores = {SCALING: dropped.test}
+    scores |= {name: Outcome(*(np.stack([of[name][j] for of in seeds]) for j in range(2))) for name in seeds[0]}
     table = [
-        {"prediction": name, "test error %": estimate(100 * wrong.mean(1)), "test NLL": estimate(nll.mean(1))}
-        for name, (nll, wrong) in scores.items()
+        {"prediction": name, "test error %": percent(outcome), "test NLL": nats(outcome)}
+        for name, outcome in scores.items()
     ]
     print(save_table(table, run.out, "ensemble", f"Article 004's network on {run.images.name}, {run.seeds} seeds"))
-    (scaled, scaled_wrong), (mean, wrong), (single, single_wrong) = (
-        scores[name] for name in (SCALING, "arithmetic mean, 200", "arithmetic mean, 1")
-    )
-    better = "averaging 200 Monte Carlo passes predicts better than one"
-    beyond = "averaging 200 Monte Carlo passes predicts better than weight scaling"
+    scaled, many, one = (scores[name] for name in (SCALING, "arithmetic mean, 200", "arithmetic mean, 1"))
+    better = "averaging 200 Monte Carlo passes predicts better than"
     claims = judge(
         "004",
         run.seeds,
-        (better, "test error, 200 passes less 1", paired(100 * wrong, 100 * single_wrong), below, "%"),
-        (better, "test NLL, 200 passes less 1", paired(mean, single), below, "nats"),
-        (beyond, "test error, 200 passes less weight scaling", paired(100 * wrong, 100 * scaled_wrong), below, "%"),
-        (beyond, "test NLL, 200 passes less weight scaling", paired(mean, scaled), below, "nats"),
+        *by_both(f"{better} one", "200 passes less 1", many, one, below),
+        *by_both(f"{better} weight scaling", "200 passes less weight scaling", many, scaled, below),
     )
     claims += enumerated(
         jdrop.fold_in(run.root, "enumerated"), of_network(dropped.params, 0), dropped.model, run.images.test[0][:100]
@@ -117,30 +113,29 @@ def enumerated(key, params, model, images):
         yield claim("004", text, measured, error, exactly(error < 100 * EPSILON))
 
 
-def unit_correlations(trained, images):
-    """For each network the absolute correlations of all pairs of hidden units that are not constant."""
-    return [
-        correlations(np.asarray(hidden(trained.model, of_network(trained.params, i), images)[1]))
-        for i in range(len(trained.test.nll))
-    ]
+def hidden_units(trained, images):
+    """The hidden units of each network, shape (images, units)."""
+    count = len(trained.test.nll)
+    return [np.asarray(hidden(trained.model, of_network(trained.params, i), images)[1]) for i in range(count)]
 
 
-def _units(pairs):
-    """How many units make so many pairs."""
-    return (1 + np.sqrt(1 + 8 * pairs)) / 2
+def varying(units):
+    """Those that are not constant."""
+    return units[:, units.std(0) > DEAD]
 
 
 def correlations(units):
-    alive = units[:, units.std(0) > DEAD]
+    """The absolute correlations of all pairs of units that are not constant."""
+    alive = varying(units)
     return abs(np.corrcoef(alive.T)[np.triu_indices(alive.shape[1], 1)])
 
 
 def draw_passes(ax, scores):
     for name in MEANS:
-        values = [estimate(scores[f"{name}, {count}"][0].mean(1)) for count in PASSES]
+        values = [nats(scores[f"{name}, {count}"]) for count in PASSES]
         mean, error = np.array(values).T
         ax.errorbar(PASSES, mean, error, fmt="o-", markersize=4, capsize=2, label=f"{name} of passes")
-    scaled = estimate(scores[SCALING][0].mean(1))
+    scaled = nats(scores[SCALING])
     ax.axhline(scaled.mean, color="black", linestyle="--", label=SCALING)
     ax.axhspan(scaled.mean - scaled.error, scaled.mean + scaled.error, color="black", alpha=0.15, linewidth=0)
     ax.set(xlabel="Monte Carlo passes", ylabel="test NLL (nats)", xscale="log", title="004: dropout as an ensemble")

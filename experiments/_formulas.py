@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 import jdrop
-from experiments._claims import Findings, above, below, claim, differs, exactly, judge, paired
+from experiments._claims import Findings, above, below, by_both, claim, differs, exactly, judge
 from experiments._images import take
 from experiments._networks import Dense, of_network
 from experiments._systems import evaluate, nats, parts, row, train_variants
@@ -54,10 +54,11 @@ def unscaled(run):
     networks |= {f"D(x), {name}": predictions[name] for name in (UNSCALED, RIGHT)}
     rows = [row("001", network, name, run, setting, trained) for name, trained in networks.items()]
     text = "D(x) without a scale needs the weights (1 - p) w at prediction"
+    scaled = by_both(text, f"{UNSCALED} less {RIGHT}", predictions[UNSCALED].test, predictions[RIGHT].test, above)
     claims = [
         *gradients(of_network(inverted[0.5].params, 0), test, jdrop.fold_in(run.root, "gradients")),
         *implicit_penalty(jdrop.fold_in(run.root, "regression")),
-        *judge("001", run.seeds, *both(text, predictions, UNSCALED, RIGHT, above)),
+        *judge("001", run.seeds, *scaled),
     ]
     return Findings(rows, claims)
 
@@ -68,6 +69,7 @@ def keeping(run):
     data, keys = parts(setting, run.images), run.keys("dense128")
     inverted = train_variants(setting, data, keys, {"inverted": {"rate": 0.5}})["inverted"]
     predictions = bare(setting, data, keys)
+    right, none, wrong = (predictions[name].test for name in (RIGHT, UNSCALED, WRONG))
     alike = "trained alike, classic and inverted dropout give different networks"
     text = "the weights at prediction are those of training divided by the keep probability"
     claims = [
@@ -76,21 +78,14 @@ def keeping(run):
         *judge(
             "003",
             run.seeds,
-            *both(text, predictions, WRONG, RIGHT, below),
-            *both("the weights must be scaled", predictions, UNSCALED, RIGHT, above),
-            *both(alike, {"classic": predictions[RIGHT], "inverted": inverted}, "classic", "inverted", differs),
+            *by_both(text, f"{WRONG} less {RIGHT}", wrong, right, below),
+            *by_both("the weights must be scaled", f"{UNSCALED} less {RIGHT}", none, right, above),
+            *by_both(alike, "classic less inverted", right, inverted.test, differs),
         ),
     ]
     networks = {"inverted": inverted} | {f"bare mask, {name}": trained for name, trained in predictions.items()}
     rows = [row("003", network, name, run, setting, trained) for name, trained in networks.items()]
     return Findings(rows, claims, [lambda ax: draw(ax, networks)])
-
-
-def both(text, networks, one, other, verdict):
-    """A claim on the difference of two networks, by their error and by their NLL."""
-    a, b = networks[one].test, networks[other].test
-    yield text, f"test error, {one} less {other}", paired(100 * a.wrong, 100 * b.wrong), verdict, "%"
-    yield text, f"test NLL, {one} less {other}", paired(a.nll, b.nll), verdict, "nats"
 
 
 def bare(setting, data, keys):
@@ -163,11 +158,9 @@ def implicit_penalty(key):
     losses = ((y - (masks[:, None] * x / (1 - rate)) @ w) ** 2).sum(1)
     added = float(jdrop.mc.arithmetic_mean(losses, weights) - ((y - x @ w) ** 2).sum())
     penalty = float(rate / (1 - rate) * ((x**2).sum(0) * w**2).sum())
-    text, measured = (
-        "unlike L1 and L2, dropout adds no penalty, in expectation either",
-        "expected loss less that without",
-    )
-    yield claim("001", text, f"{measured} a mask, linear regression", added, exactly(abs(added) < 1e-5 * abs(penalty)))
+    text = "unlike L1 and L2, dropout adds no penalty, in expectation either"
+    measured = "expected loss less that without a mask, linear regression"
+    yield claim("001", text, measured, added, exactly(abs(added) < 1e-5 * abs(penalty)))
     text = "in linear regression it adds p/(1-p) sum w² x² in expectation"
     error = abs(added / penalty - 1)
     yield claim("001", text, f"relative difference; all {len(masks)} masks", error, exactly(error < 1e-5))

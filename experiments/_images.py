@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from sklearn.datasets import load_digits
 
+from experiments import MissingFiles
 from experiments._idx import find_idx, read_idx
 
 FILES = {
@@ -23,10 +24,6 @@ class Images(NamedTuple):
     name: str
     train: tuple
     test: tuple
-
-
-class MissingFiles(Exception):
-    """A folder without the files of MNIST; the message says which to put where."""
 
 
 def load_mnist(folder) -> Images:

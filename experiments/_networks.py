@@ -73,14 +73,14 @@ NETWORKS = {
 }
 
 
-def make_loss(model, augment=lambda key, images: images):
+def make_loss(model, augment=None):
     """The loss of a train step, with the penalties and the rate of dropout that it is given."""
 
     def loss_fn(params, batch, key, rate=None, l1=None, l2=None):
         images, labels = batch
-        rngs = None
-        if key is not None:
-            rngs, images = {"dropout": key}, augment(jdrop.fold_in(key, "augment"), images)
+        rngs = None if key is None else {"dropout": key}
+        if augment is not None and key is not None:
+            images = augment(jdrop.fold_in(key, "augment"), images)
         logits = model.apply({"params": params}, images, key is None, rate=rate, rngs=rngs)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         for penalty, strength in ((jdrop.l1, l1), (jdrop.l2, l2)):
@@ -105,7 +105,7 @@ def train(setting, data, keys, *, max_norm=None, validation=None, patience=None,
     if max_norm is not None:
         states = states.replace(opt_state=optax.tree.set(states.opt_state, limit=max_norm))
     convolutional = isinstance(setting.model, Convolutional)  # which are slow in a batch or a loop on a CPU
-    step = jdrop.training.make_train_step(make_loss(setting.model, **({"augment": augment} if augment else {})))
+    step = jdrop.training.make_train_step(make_loss(setting.model, augment))
 
     def evaluate(state):
         return {"loss": make_loss(setting.model)(state.params, validation, None)[0]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments._claims import Findings, above, below, judge, paired, total
+from experiments._claims import Findings, above, below, by_both, errors, judge, paired, total
 from experiments._images import take
 from experiments._networks import NETWORKS
 from experiments._report import save_table
@@ -44,11 +44,6 @@ def penalised(run):
     return Findings(rows, claims, [lambda ax: draw_rates(ax, table)])
 
 
-def errors(a, b):
-    """How much larger the error is of the first of two `Outcome`s, in per cent."""
-    return paired(100 * a.wrong, 100 * b.wrong)
-
-
 def gaps(network, none, dropped):
     """The claim that dropout makes the difference between test and training smaller."""
     for name, unit, factor in (("wrong", "%", 100), ("nll", "nats", 1)):
@@ -64,8 +59,7 @@ def gaps(network, none, dropped):
 def gains(network, none, dropped):
     """The claim that dropout makes the test error smaller."""
     text = f"dropout generalises better ({network})"
-    yield text, "test error, rate 0.5 less 0", errors(dropped.test, none.test), below, "%"
-    yield text, "test NLL, rate 0.5 less 0", paired(dropped.test.nll, none.test.nll), below, "nats"
+    return by_both(text, "rate 0.5 less 0", dropped.test, none.test, below)
 
 
 def generalising(run):
@@ -106,10 +100,7 @@ def sizes(run):
         theirs, ours = (networks[size][best[of]].test for of in (other, size))
         text = f"the right rate, by NLL on validation images, depends on the data ({size} images)"
         what = f"rate {best[other]} (the best with {other} images) less {best[size]} (with {size})"
-        rows += [
-            (text, f"test NLL, {what}", paired(theirs.nll, ours.nll), above, "nats"),
-            (text, f"test error, {what}", errors(theirs, ours), above, "%"),
-        ]
+        rows += reversed([*by_both(text, what, theirs, ours, above)])  # the NLL first, which chose the rates
     claims = judge("002", run.seeds, *rows)
     return claims, lambda ax: draw_sizes(ax, table, best)
 

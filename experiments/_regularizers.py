@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._claims import Findings, below, judge, paired
+from experiments._claims import Findings, below, by_both, judge
 from experiments._images import take
 from experiments._report import save_table
 from experiments._systems import Parts, nats, percent, train_variants
@@ -60,24 +60,17 @@ def regularizers(run):
 
     names = list(dict.fromkeys(name for name, _ in chosen))
     chosen = {of: networks[key].test for of, key in chosen.items()}
-    claims = []
+    rows = []
     for name in names:
         if name != "none":
             text = f"dropout 0.5 generalises better than {name}"
-            claims += compare(text, f"dropout less {name}", chosen["none", RATE], chosen[name, 0.0], run.seeds)
+            rows += by_both(text, f"dropout less {name}", chosen["none", RATE], chosen[name, 0.0], below)
         text, both = f"dropout 0.5 helps beside {name}", f"{name} with dropout"
         if name == "none":
             text, both = f"dropout 0.5 helps with {size} images", "dropout"
-        claims += compare(text, f"{both} less {name}", chosen[name, RATE], chosen[name, 0.0], run.seeds)
-    rows = {of: percent(outcome) for of, outcome in chosen.items()}
-    return Findings(claims=claims, panels=[lambda ax: draw(ax, names, rows, size)])
-
-
-def compare(text, what, first, second, seeds):
-    """The claim that the first of two `Outcome`s is the better one, by its error and by its NLL."""
-    error, nll = paired(100 * first.wrong, 100 * second.wrong), paired(first.nll, second.nll)
-    rows = (text, f"test error, {what}", error, below, "%"), (text, f"test NLL, {what}", nll, below, "nats")
-    return judge("004", seeds, *rows)
+        rows += by_both(text, f"{both} less {name}", chosen[name, RATE], chosen[name, 0.0], below)
+    tests = {of: percent(outcome) for of, outcome in chosen.items()}
+    return Findings(claims=judge("004", run.seeds, *rows), panels=[lambda ax: draw(ax, names, tests, size)])
 
 
 def augment(key, images):
@@ -96,9 +89,9 @@ def augment(key, images):
     return jax.vmap(one)(images, angle, *shift)
 
 
-def draw(ax, names, rows, size):
+def draw(ax, names, tests, size):
     for shift, rate, label in ((-0.12, 0.0, "alone"), (0.12, RATE, "with dropout 0.5")):
-        mean, error = np.array([rows[name, rate] for name in names]).T
+        mean, error = np.array([tests[name, rate] for name in names]).T
         ax.errorbar(mean, np.arange(len(names)) + shift, xerr=error, fmt="o", capsize=3, label=label)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()

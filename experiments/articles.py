@@ -24,13 +24,12 @@ with --article the first three and the figure are named after it. A quarter of a
 """
 
 import math
-import sys
 
 import jax
 import matplotlib
 
 from experiments import _cost, _ensemble, _formulas, _language, _overfitting, _regularizers
-from experiments._images import MissingFiles, load_images, take
+from experiments._images import load_images, take
 from experiments._report import save_table
 from experiments._systems import Run
 
@@ -52,11 +51,7 @@ def add_options(parser):
 
 
 def run(args):
-    try:
-        images = load_images(args.data_dir)
-    except MissingFiles as error:
-        print(f"python -m experiments articles: {error}", file=sys.stderr)
-        return 1
+    images = load_images(args.data_dir)
     if args.data_dir is None:
         print("Neither --data-dir nor JDROP_DATA names a folder with MNIST: these are scikit-learn's 8x8 digits.")
     seeds = 5

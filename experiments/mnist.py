@@ -17,14 +17,13 @@ PyTorch 2.13's for the same network (medians of ten and of seven interleaved epo
 and 0.81 % with the seeds 0, 1 and 2.
 """
 
-import sys
 import time
 
 import jax
 import numpy as np
 
 import jdrop
-from experiments._images import MissingFiles, load_mnist, take
+from experiments._images import load_mnist, take
 from experiments._networks import NETWORKS, outcome, train
 from experiments._report import save_table
 
@@ -37,11 +36,7 @@ def add_options(parser):
 
 
 def run(args):
-    try:
-        images = load_mnist(args.data_dir)
-    except MissingFiles as error:
-        print(f"python -m experiments mnist: {error}", file=sys.stderr)
-        return 1
+    images = load_mnist(args.data_dir)
     training, held_out = take(images.train, slice(-HELD_OUT)), take(images.train, slice(-HELD_OUT, None))
     networks = {name: NETWORKS[name] for name in args.network or NETWORKS}
     if args.quick:

@@ -132,7 +132,7 @@ def test_what_the_backward_pass_keeps_is_counted():
     examples = np.ones((16, 4), np.float32), np.zeros(16, np.int32)
     params = _cost.Network((32,), None).init(jax.random.key(0), examples[0])
     models = {name: _cost.Network((32,), layer) for name, layer in _cost.LAYERS.items()}
-    kept = {name: _cost.Training(model, params, examples).kept for name, model in models.items()}
+    kept = {name: _cost.Training(model, params, examples).kept() for name, model in models.items()}
     assert kept["Flax"] - kept["no dropout"] >= 5 * 16 * 32
     assert 0 <= kept["jdrop"] - kept["no dropout"] < 16 * 32
 
