@@ -52,32 +52,38 @@ def philox4x32(key, counter, rounds):
     return [w.astype(U32) for w in x]
 
 
+def matrix(shape):
+    """(row, column) of every element, in row-major order."""
+    *leading, last = shape or (1,)
+    n, rows = math.prod(shape), math.prod(leading)
+    for columns in [last] + [w for w in (128, 64, 32, 16, 8, 4, 2, 1) if w < last]:
+        pieces = math.ceil(last / columns) if last else 0
+        bits = math.ceil(rows * pieces / 32) * 32 * columns
+        if columns == 1 or bits - n <= bits / 8:
+            break
+    element = np.arange(n, dtype=np.uint64)
+    lead, place = (element // max(last, 1)), element % max(last, 1)
+    return lead * pieces + place // max(columns, 1), place % max(columns, 1)
+
+
 def uniform(impl, key, shape):
     """The 32-bit uniform of every element."""
-    split = len(shape)
-    while split:
-        split -= 1
-        n = math.prod(shape[split:])
-        if n % 32 == 0 or n >= 1024:
-            break
-    n = math.prod(shape[split:])
-    per_row = math.ceil(n / 32)
-    count = math.prod(shape[:split]) * per_row
-    p = np.arange(count, dtype=np.uint64)
-    high, low = (p >> np.uint64(32)).astype(U32), p.astype(U32)
+    row, column = (index.astype(np.uint64) for index in matrix(shape))
+    places, which = np.unique(np.stack([row // 32, column], 1), axis=0, return_inverse=True)
+    word_row, column = places.astype(U32).T
     tag, words = 2**31, []
     for j in range(8 if impl == "threefry2x32" else 4):
         if impl == "threefry2x32":
-            words += threefry2x32(key, (U32(tag | (j << 27)) | high, low), 13)
+            words += threefry2x32(key, (U32(tag | (j << 27)) | column, word_row), 13)
         else:
-            counter = (low, U32(tag) | high, np.full_like(low, tag | j), np.zeros_like(low))
+            counter = (word_row, U32(tag) | column, np.full_like(column, tag | j), np.zeros_like(column))
             words += threefry4x32(key, counter, 13) if impl == "threefry4x32" else philox4x32(key, counter, 7)
-    lanes = np.arange(32, dtype=U32)
-    u = np.zeros((count, 32), U32)
+    words = np.stack(np.broadcast_arrays(*words))[:, which.reshape(-1)]
+    lane = (row % 32).astype(U32)
+    u = words[15] >> U32(15)
     for i in range(15):
-        u |= ((words[i][:, None] >> lanes) & U32(1)) << U32(31 - i)
-    u |= words[15][:, None] >> U32(15)
-    return u.reshape(math.prod(shape[:split]), per_row * 32)[:, :n].reshape(shape)
+        u |= ((words[i] >> lane) & U32(1)) << U32(31 - i)
+    return u.reshape(shape)
 
 
 def mask(impl, key, shape, rate, broadcast_dims=()):

@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jdrop.keys import as_typed_key
-from jdrop.masks.packed import draw, keep, opened
+from jdrop.masks.packed import draw, opened
+from jdrop.masks.primitives import drop, keep, scaled
 from jdrop.masks.rate import as_rate, at_least_float32, static_bits, threshold
 from jdrop.masks.shape import shared_shape
 
@@ -16,7 +16,7 @@ __all__ = ["dropout"]
 
 _SCALINGS = ("inverted", "classic", "none")
 _SAVES = ("key", "mask")
-_IMPLEMENTATIONS = (None, "xla", "pallas")
+_IMPLEMENTATIONS = (None, "xla", "pallas", "pallas_tpu")
 
 
 def dropout(
@@ -80,8 +80,7 @@ def dropout(
         limit, scales, bits = _limits(rate, x.dtype, scaling)
     return _dropout(
         as_typed_key(key), x, limit, scales, None if static else deterministic,
-        deterministic if static else None, drawn_shape, bits, save,
-        implementation == "pallas",
+        deterministic if static else None, drawn_shape, bits, save, implementation,
     )  # fmt: skip
 
 
@@ -94,30 +93,27 @@ def draws(rate, deterministic) -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7, 8, 9))
-def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save, fused):
+def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save, implementation):
     """`dropout` with checked arguments; `evaluate` is None where the traced `flag` decides."""
     scale, evaluation = scales
     if evaluate:
-        return _scaled(x, evaluation)
+        return scaled(x, evaluation)
     if evaluate is None:
         limit = jax.tree.map(lambda leaf: jnp.where(flag, jnp.zeros_like(leaf), leaf), limit)
         scale = jnp.where(flag, evaluation, scale)
     if save == "mask":
-        words, shape = draw(key, shape, limit, bits), jnp.broadcast_shapes(shape, limit.low.shape)
+        shape = jnp.broadcast_shapes(shape, limit.low.shape)
+        words = draw(jax.random.key_data(key), limit._replace(valid=None), str(jax.random.key_impl(key)), shape, bits)
         return _masked(lambda words: opened(words, shape), (words,), x, scale)
-    if fused:
-        # Imported late: a JAX without Pallas's GPU backend loses the kernel and nothing else.
-        from jdrop.masks import pallas_gpu
-
-        if pallas_gpu.applies(key, x, limit, shape):
-            return pallas_gpu.drop(key, x, limit, scale, bits)
-    return _masked(lambda key, limit: keep(key, shape, limit, bits), (key, limit), x, scale)
+    if limit.low.ndim == 0 and shape == x.shape:
+        return drop(key, limit, scale, x, bits, implementation)
+    return _masked(lambda key, limit: keep(key, limit, shape, bits), (key, limit), x, scale)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _masked(mask, source, x, scale):
     """The scaled elements that `mask(*source)` keeps; a derivative keeps no more than these arguments."""
-    return jnp.where(mask(*source), _scaled(x, scale), jnp.zeros((), x.dtype))
+    return jnp.where(mask(*source), scaled(x, scale), jnp.zeros((), x.dtype))
 
 
 def _limits(rate, dtype, scaling):
@@ -143,13 +139,6 @@ def _scales(limit, dtype, scaling):
     if all_dropped is not None:
         keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))
     return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
-
-
-def _scaled(x, factor):
-    """`x * factor`, rounded once; a complex number's parts are scaled apart, so that no NaN crosses over."""
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        return lax.complex(x.real * factor, x.imag * factor)
-    return (x.astype(factor.dtype) * factor).astype(x.dtype)
 
 
 def _as_inexact(x):

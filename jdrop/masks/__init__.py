@@ -46,13 +46,13 @@ import jax
 import jax.numpy as jnp
 
 from jdrop.keys import as_typed_key
-from jdrop.masks.packed import keep
+from jdrop.masks.primitives import keep
 from jdrop.masks.rate import as_rate, static_bits, threshold
 from jdrop.masks.shape import as_shape, shared_shape
 
 __all__ = ["STREAM_VERSION", "keep_mask"]
 
-STREAM_VERSION = 1
+STREAM_VERSION = 2
 
 
 def keep_mask(key, shape, rate, *, broadcast_dims=()):
@@ -90,7 +90,7 @@ def keep_mask(key, shape, rate, *, broadcast_dims=()):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _keep_mask(key, limit, shape, drawn_shape, bits):
-    kept = keep(key, drawn_shape, limit, bits)
+    kept = keep(key, limit, drawn_shape, bits)
     if limit.valid is not None:
         kept = kept & limit.valid
     return jnp.broadcast_to(kept, shape)

@@ -1,4 +1,4 @@
-"""Drawing keep masks, 32 elements at once: one bit an element until the very end."""
+"""Keep masks by XLA, 32 rows at once: one bit an element until the very end."""
 
 import math
 
@@ -7,190 +7,189 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdrop.masks.words import WORDS, block_function, linear_index
-
-LANES = 32  # elements a word
-
-
-def row_layout(shape):
-    """Split `shape` into (leading axes, elements a row).
-
-    Trailing axes are merged until a row fills its words (a multiple of 32 elements) or is long
-    enough for the unused lanes of its last word not to matter (1024), so that masks with small
-    or odd last axes waste nothing and all others keep their axes, which is what lets them shard.
-    """
-    split = len(shape)
-    while split > 0:
-        split -= 1
-        row = math.prod(shape[split:])
-        if row % LANES == 0 or row >= 1024:
-            break
-    return tuple(shape[:split]), math.prod(shape[split:])
+from jdrop.masks.layout import LANES, as_matrix
+from jdrop.masks.words import BLOCK_WORDS, WORDS, all_lanes, blocks, decided, words_of_bits
 
 
-def keep(key, shape, limit, bits: int):
-    """Draw a keep mask.
+def draw(data, limit, impl, shape, bits):
+    """The words of a mask.
 
     Args:
-      key: a typed key.
+      data: the key's words, uint32.
+      limit: the `Threshold` of the rates, whose shape broadcasts to `shape`.
+      impl: the name of the key's PRNG implementation.
       shape: shape of the mask, with 1 on the axes along which a decision is shared.
-      limit: the `Threshold` of the rates, whose shape broadcasts against `shape`.
       bits: how many leading bits of the thresholds may be set, from `static_bits`.
 
     Returns:
-      bool array of `shape` broadcast with that of the rates, True where an element is kept.
+      uint32 words for `opened`, one for 32 rows of a column: (*leading, words, 1, columns) where each plane of the last
+      two axes fills its words, which lets all axes shard, and else (words, 1, columns) of the mask's matrix.
     """
-    if _one_rate_a_row(shape, limit):
-        return opened(draw(key, shape, limit, bits), shape)
-    kept = _draw_uniform(key, shape) >= limit.low
-    return kept if limit.all_dropped is None else kept & ~limit.all_dropped
+    matrix = as_matrix(shape)
+    *outer, rows = matrix.leading if matrix.fills_words else (matrix.rows,)
+    counts = (*outer, -(-rows // LANES))
+    drawn = (*counts, 1, matrix.columns)
+
+    def place(zero):
+        return _row(counts, drawn, [zero] * len(counts)), _along(drawn, -1) + zero
+
+    def by_lane(leaf):
+        if leaf.ndim == 0 or (matrix.pieces == 1 and leaf.size == leaf.shape[-1]):  # one rate, or one a column
+            return leaf.reshape(*(1,) * (len(drawn) - 1), -1)
+        by_row = matrix.pieces == 1 and leaf.shape[-1] == 1
+        leaf = jnp.broadcast_to(leaf, (*shape[:-1], 1) if by_row else shape)
+        if matrix.pieces > 1:
+            padding = matrix.pieces * matrix.columns - matrix.last
+            leaf = jnp.pad(leaf.reshape(*matrix.leading, -1), [(0, 0)] * len(matrix.leading) + [(0, padding)])
+        leaf = leaf.reshape(*outer, rows, 1 if by_row else matrix.columns)
+        leaf = jnp.pad(leaf, [(0, 0)] * len(outer) + [(0, -rows % LANES), (0, 0)])
+        return leaf.reshape(*counts, LANES, leaf.shape[-1])
+
+    return _draw(data, jax.tree.map(by_lane, limit), impl, matrix, place, drawn, bits)
 
 
-def draw(key, shape, limit, bits: int):
-    """The mask that `keep` draws, packed into words of 32 elements; `opened` gives it back."""
-    if not _one_rate_a_row(shape, limit):
-        return _pack(keep(key, shape, limit, bits))
-    leading, row = row_layout(shape)
-    if limit.low.ndim:
-        per_row = (*_aligned(shape, limit)[: len(leading)], 1)
-        limit = jax.tree.map(lambda leaf: leaf.reshape(per_row), limit)
-    return _draw_rows(key, (*leading, -(-row // LANES)), limit, bits)
+def opened(words, shape):
+    """The booleans of `shape` in the words of `draw`."""
+    matrix = as_matrix(shape)
+    kept = _is_odd(words >> _lane(words.ndim))
+    if matrix.fills_words:
+        return kept.reshape(shape)
+    kept = kept.reshape(matrix.word_rows * LANES, matrix.columns)[: matrix.rows]
+    return kept.reshape(*matrix.leading, matrix.pieces * matrix.columns)[..., : matrix.last].reshape(shape)
 
 
-def _one_rate_a_row(shape, limit) -> bool:
-    axes, split = _aligned(shape, limit), len(row_layout(shape)[0])
-    return math.prod(axes[split:]) == 1 and all(n in (1, size) for n, size in zip(axes[:split], shape))
+def tile(data, limit, origin, impl, shape, sizes, bits):
+    """The booleans of a mask of `shape` that start at `origin` and have `sizes`, drawn without the rest of it.
 
+    No word serves two planes of the last two axes, or, where the mask is cut in pieces or the rate varies from row to
+    row, two elements: more words than in `draw`, but a program that splits over devices wherever `sizes` does.
 
-def _aligned(shape, limit):
-    return (1,) * (len(shape) - limit.low.ndim) + limit.low.shape
-
-
-def _draw_rows(key, word_shape, limit, bits: int):
-    """Keep bits with one threshold a row, of which only the leading `bits` bits may be set."""
-    block, width = block_function(key, word_shape)
-    # At least two steps: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
-    steps = max(2, min(bits, WORDS) // width)
-    places = np.arange(steps * width, dtype=np.uint32).reshape(steps, width, *(1,) * limit.low.ndim)
-    zeros = zero_lanes(limit.low, places)
-
-    def step(data, zero, i, kept):
-        j = np.uint32(steps - 1) - i
-        words = list(block(data, zero, j))
-        if steps * width == WORDS:
-            words[-1] = lax.select_n(i == 0, words[-1], shared_lanes(words[-1], limit.low))
-        return compare(kept, words, lax.dynamic_index_in_dim(zeros, j, keepdims=False))
-
-    kept = ~(jnp.zeros(word_shape, jnp.uint32) | (limit.low & np.uint32(0)) | _zero_of(key))
-    if bits and math.prod(word_shape):
-        kept = _loop(key, steps, step, kept)
-    return kept if limit.all_dropped is None else kept & ~all_lanes(limit.all_dropped)
-
-
-def compare(kept, words, zeros):
-    """Let the words of a block decide on `kept`, what the blocks after it decided.
-
-    The 32-bit uniform U of an element is compared with the threshold T without being assembled:
-    from the lowest bit of T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest``
-    where it has none, for 32 elements at once.
+    Args:
+      data, impl, shape, bits: as for `draw`.
+      limit: thresholds whose shape broadcasts with `sizes`.
+      origin: a uint32 an axis.
+      sizes: an integer an axis.
     """
-    for place in reversed(range(len(words))):
-        kept = (words[place] & kept) | (zeros[place] & (words[place] | kept))
-    return kept
+    if not shape:
+        return tile(data, limit, np.zeros(1, np.uint32), impl, (1,), (1,), bits).reshape(limit.low.shape)
+    matrix, rates = as_matrix(shape), limit.low.shape
+    one_a_column = math.prod(rates[:-1]) == 1 and np.broadcast_shapes(rates, sizes) == sizes
+    if matrix.pieces == 1 and len(sizes) > 1 and one_a_column:
+        count = -(-sizes[-2] // LANES) + 1
+        drawn = (*sizes[:-2], count, 1, sizes[-1])
+
+        def first_row(shape, zero):  # of each plane
+            return _row(matrix.leading, shape, [start + zero for start in origin[:-2]]) + (origin[-2] + zero)
+
+        def place(zero):
+            row = first_row(drawn, zero) // np.uint32(LANES) + _along(drawn, -3)
+            return row, _along(drawn, -1) + (origin[-1] + zero)
+
+        limit = jax.tree.map(lambda leaf: leaf.reshape(*(1,) * len(sizes), -1), limit)
+        words = _draw(data, limit, impl, matrix, place, drawn, bits)
+        lane = first_row((*sizes[:-2], 1, 1, 1), np.uint32(0)) % np.uint32(LANES) + _lane(len(drawn))
+        kept = jnp.where(lane < LANES, words[..., :-1, :, :], words[..., 1:, :, :])
+        kept = _is_odd(kept >> lane % np.uint32(LANES)).reshape(*sizes[:-2], (count - 1) * LANES, sizes[-1])
+        return kept[..., : sizes[-2], :]
+
+    axes = (*sizes[:-1], 1, sizes[-1])
+
+    def row_and_column(zero):
+        row = _row(matrix.leading, axes, [start + zero for start in origin[:-1]])
+        last = _along(axes, -1) + (origin[-1] + zero)
+        return row * np.uint32(matrix.pieces) + last // np.uint32(matrix.columns), last % np.uint32(matrix.columns)
+
+    def place(zero):
+        row, column = row_and_column(zero)
+        return row // np.uint32(LANES), column
+
+    limit = jax.tree.map(lambda leaf: leaf.reshape((*(1,) * (len(sizes) - leaf.ndim), *leaf.shape))[..., None, :], limit)
+    drawn = np.broadcast_shapes(axes, limit.low.shape)
+    words = _draw(data, limit, impl, matrix, place, drawn, bits)
+    return _is_odd(words >> row_and_column(np.uint32(0))[0] % np.uint32(LANES))[..., 0, :]
 
 
-def zero_lanes(low, place):
-    """All lanes where the threshold's bit that word `place` decides is zero; none for the shared bits' word."""
-    one = (low >> (np.uint32(31) - place)) & np.uint32(1)
-    return (one | (place == WORDS - 1).astype(np.uint32)) - np.uint32(1)
+def _draw(data, limit, impl, matrix, place, shape, bits):
+    """Words of `shape`, whose axis before the last is 1; that of the thresholds is 1, or 32 for its lanes.
+
+    `place(zero)` gives the word rows and columns. The blocks of a word are a loop on a CPU and a TPU, where XLA would
+    draw them again for each of the 32 lanes and takes long to compile them written out. On a GPU they are written out:
+    there they take one kernel, and each turn of a loop takes several.
+    """
+    used, width = min(bits, WORDS), BLOCK_WORDS.get(impl, 4)
+    row, column = place(np.uint32(0))
+    if impl not in BLOCK_WORDS:
+        every = words_of_bits(jax.random.wrap_key_data(data, impl=impl), (matrix.word_rows, matrix.columns))
+        every = every.reshape(-1, *shape) if every[0].size == math.prod(shape) else every[:, row, column]
+
+    def step(data, zero, j, kept):
+        if impl in BLOCK_WORDS:
+            words = blocks(impl, data, *place(zero), j)
+        else:
+            words = lax.dynamic_slice_in_dim(every, j.astype(jnp.int32) * width, width)
+        for i in reversed(range(width)):
+            kept = decided(kept, words[i], j * np.uint32(width) + np.uint32(i), limit.low, _packed)
+        return kept
+
+    def written_out(data, kept):
+        for j in reversed(range(-(-used // width))):
+            kept = step(tuple(data), np.uint32(0), np.uint32(j), kept)
+        return kept
+
+    def in_a_loop(data, kept):
+        # At least two turns: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
+        return _loop(data, max(2, used // width), step, kept)
+
+    # All ones, that vary over the devices where the words do, as shard_map asks of what a loop starts with.
+    kept = ~(jnp.zeros(shape, jnp.uint32) | (data[0] | limit.low[..., :1, :] | row) & np.uint32(0))
+    if used and kept.size:
+        kept = lax.platform_dependent(data, kept, cuda=written_out, default=in_a_loop)
+    return kept if limit.all_dropped is None else kept & ~_packed(limit.all_dropped)
 
 
-def shared_lanes(word, low):
-    """All lanes where the low bits of U, which the lanes of `word` share, are no lower than the threshold's."""
-    return all_lanes((word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1)))
+def _packed(flags):
+    """Words of the booleans on the axis before the last, of 32 lanes, or of 1 for all of them."""
+    if flags.shape[-2] == 1:
+        return all_lanes(flags)
+    return jnp.sum(flags.astype(jnp.uint32) << _lane(flags.ndim), axis=-2, keepdims=True, dtype=jnp.uint32)
 
 
-def _loop(key, steps, step, value):
-    """`value = step(data, zero, i, value)` for i = 0 ... steps - 1, with the key's data and a zero.
+def _loop(data, steps, step, value):
+    """`value = step(data, zero, j, value)` for j = steps - 1 ... 0, with the key's data and a zero.
 
     The key's data and the zero ride in one array that the loop adds to. Were they constants of the loop, XLA would
     move each scalar of the key schedule, and each part of a counter without the zero, out of it into a kernel and a
     buffer of its own: slower for small masks, and three times as long to compile. The counter stays apart, so
     that under `vmap` over keys the loops end together and no device asks another.
     """
-    state = jnp.pad(jax.random.key_data(key), (0, 2))
+    state = jnp.pad(data, (0, 2))
     one = np.eye(1, state.shape[0], state.shape[0] - 1, dtype=np.uint32)[0]
 
     def body(carry):
         value, state, i = carry
         *data, zero, _ = state
-        return step(data, zero, i, value), state + one, i + np.uint32(1)
+        return step(data, zero, np.uint32(steps - 1) - i, value), state + one, i + np.uint32(1)
 
     return lax.while_loop(lambda carry: carry[2] < np.uint32(steps), body, (value, state, jnp.uint32(0)))[0]
 
 
-def _draw_uniform(key, shape):
-    """The 32-bit uniform U of every element of `shape`."""
-    leading, row = row_layout(shape)
-    block, width = block_function(key, (*leading, -(-row // LANES)))
-
-    def step(data, zero, j, uniform):
-        for place, word in enumerate(block(data, zero, j)):
-            index = j * np.uint32(width) + np.uint32(place)
-            shared = _of_elements(word, shape) >> np.uint32(15)
-            own = opened(word, shape).astype(jnp.uint32) << (np.uint32(31) - index)
-            uniform = uniform | jnp.where(index == WORDS - 1, shared, own)
-        return uniform
-
-    uniform = jnp.zeros(shape, jnp.uint32) | _zero_of(key)
-    return _loop(key, WORDS // width if math.prod(shape) else 0, step, uniform)
+def _row(leading, shape, starts):
+    """For each element of `shape`, the row-major index in `leading` of its place on the first axes, from `starts` on."""
+    row, stride = jnp.zeros(shape, jnp.uint32), math.prod(leading)
+    for axis, start in enumerate(starts):
+        stride //= max(leading[axis], 1)
+        row = row + (_along(shape, axis) + start) * np.uint32(stride)
+    return row
 
 
-def _zero_of(key):
-    """A zero that varies over devices where the key does, as shard_map asks of what a loop starts with."""
-    return jax.random.key_data(key)[0] & np.uint32(0)
+def _along(shape, axis):
+    return lax.broadcasted_iota(jnp.uint32, shape, axis % len(shape))
 
 
-def opened(words, shape):
-    """The booleans of `shape` in packed words: each element's own bit."""
-    if row_layout(shape)[1] % LANES == 0:
-        lanes = jnp.broadcast_to(words[..., None], (*words.shape, LANES))
-        return _is_odd(lanes >> lax.broadcasted_iota(jnp.uint32, lanes.shape, words.ndim)).reshape(shape)
-    return _is_odd(_of_elements(words, shape) >> (_row_index(shape) & np.uint32(LANES - 1)))
+def _lane(ndim):
+    """The lanes, on the axis before the last."""
+    return np.arange(LANES, dtype=np.uint32).reshape(*(1,) * (ndim - 2), LANES, 1)
 
 
 def _is_odd(words):
     return words & np.uint32(1) != 0
-
-
-def _of_elements(words, shape):
-    """The word that serves each element of `shape`."""
-    if row_layout(shape)[1] % LANES == 0:
-        return jnp.broadcast_to(words[..., None], (*words.shape, LANES)).reshape(shape)
-    # A look-up and no reshape: XLA would move words between devices where a shard ends inside of one.
-    return words.at[..., _row_index(shape) // np.uint32(LANES)].get(mode="promise_in_bounds")
-
-
-def _row_index(shape):
-    """Each element's place in its row, over the axes that `row_layout` merges into one."""
-    leading, row = row_layout(shape)
-    merged = shape[len(leading) :]
-    if row > 2**32:
-        raise ValueError(f"a row of {row} elements is longer than 2**32: reshape it to {(-(-row // 2**20), 2**20)}.")
-    if not merged:
-        return jnp.zeros((), jnp.uint32)
-    return linear_index([lax.broadcasted_iota(jnp.uint32, merged, axis) for axis in range(len(merged))], merged)[1]
-
-
-def _pack(kept):
-    leading, row = row_layout(kept.shape)
-    rows = kept.reshape(*leading, row).astype(jnp.uint32)
-    rows = jnp.pad(rows, [(0, 0)] * len(leading) + [(0, -row % LANES)])
-    return jnp.sum(
-        rows.reshape(*leading, -(-row // LANES), LANES) << lax.iota(jnp.uint32, LANES), axis=-1, dtype=jnp.uint32
-    )
-
-
-def all_lanes(flag):
-    """All ones where `flag` is set, else all zeros."""
-    return np.uint32(0) - jnp.asarray(flag).astype(jnp.uint32)

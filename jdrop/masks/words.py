@@ -1,19 +1,16 @@
 """Random words of each PRNG implementation, a block at a time.
 
-`block_function(key, shape)` gives a function of the block number j whose value is the tuple of
-uint32 arrays of `shape` that block j holds for every position. The counter-based generators
-are those of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"), with the
-fewest rounds published as passing BigCrush; they are keyed with the whole key.
+The counter-based generators are those of Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3"), with the
+fewest rounds published as passing BigCrush; they are keyed with the whole key. A word's counter is its place in the
+mask, so that any tile of a mask can be drawn alone.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-WORDS = 16  # words a position can draw; every block function covers them all
+WORDS = 16  # words that serve one column of 32 rows
 BLOCK_WORDS = {"threefry2x32": 2, "threefry4x32": 4, "philox4x32": 4}  # words a block of the specified generators
 
 # One bit that JAX's own use of a key (split, fold_in, bits) never sets in these counter words,
@@ -21,51 +18,51 @@ BLOCK_WORDS = {"threefry2x32": 2, "threefry4x32": 4, "philox4x32": 4}  # words a
 _TAG = np.uint32(1 << 31)
 
 
-def block_function(key, shape):
-    """Return (block, words a block): `block(data, zero, j)` is the tuple of uint32 arrays of `shape` of block j."""
-    impl = str(jax.random.key_impl(key))
-    if impl not in BLOCK_WORDS:
-        return _from_bits(key, shape), 4
+def blocks(impl, data, row, column, j):
+    """Block j of the counter-based generator `impl`: the words that serve `column` in the word row `row`.
 
-    def block(data, zero, j):
-        coordinates = [lax.broadcasted_iota(jnp.uint32, shape, d) + zero for d in range(len(shape))]
-        return counter_block(impl, data, linear_index(coordinates, shape), j)
+    Args:
+      impl: a name in `BLOCK_WORDS`.
+      data: the key's words, scalars or arrays.
+      row, column, j: uint32 scalars or arrays, which broadcast.
 
-    return block, BLOCK_WORDS[impl]
-
-
-def counter_block(impl, data, position, j):
-    """Block j of a counter-based generator with the key's `data`, for the positions numbered (high, low)."""
-    high, low = position
-    if impl == "threefry2x32":
-        return threefry2x32(data, ((_TAG | (j << np.uint32(27))) | high, low))
-    j = jnp.broadcast_to(_TAG | j, low.shape)
-    generator = threefry4x32 if impl == "threefry4x32" else philox4x32
-    return generator(data, (low, _TAG | high, j, jnp.zeros_like(j)))
-
-
-def linear_index(coordinates, shape):
-    """The row-major index of `coordinates` in an array of `shape`, as (high, low) uint32 words.
-
-    Raises:
-      ValueError: `shape` has so many positions that the counter would wrap around.
+    Returns:
+      A tuple of ``BLOCK_WORDS[impl]`` uint32 arrays.
     """
-    if math.prod(shape) > 2**59 or any(n > 2**32 for n in shape):
-        raise ValueError(
-            f"a mask of {math.prod(shape)} words of 32 elements (word shape {tuple(shape)}) was asked for, but "
-            "one key serves at most 2**59 words and 2**32 along an axis: draw it in parts, each from its own "
-            "fold_in(key, part)."
-        )
-    high, low = jnp.zeros_like(coordinates[0]), jnp.zeros_like(coordinates[0])
-    for axis, position in enumerate(coordinates):
-        stride = math.prod(shape[axis + 1 :])
-        stride_high, stride_low = np.uint32(stride >> 32), np.uint32(stride & 0xFFFFFFFF)
-        term = position * stride_low
-        low = low + term
-        if math.prod(shape) > 2**32:
-            carry = (low < term).astype(jnp.uint32)
-            high = high + _mulhi(position, stride_low) + position * stride_high + carry
-    return high, low
+    if impl == "threefry2x32":
+        return threefry2x32(data, (_TAG | (j << np.uint32(27)) | column, row))
+    row, column = jnp.broadcast_arrays(row, _TAG | column)
+    j = jnp.full_like(row, _TAG | j)
+    generator = threefry4x32 if impl == "threefry4x32" else philox4x32
+    return generator(data, (row, column, j, jnp.zeros_like(j)))
+
+
+def decided(kept, word, index, low, packed=None):
+    """Let word number `index` decide on `kept`, what the words after it decided.
+
+    The 32-bit uniform U of an element is compared with the threshold T without being assembled: from the lowest bit of
+    T up, ``U >= T`` is ``u & rest`` where T has a one and ``u | rest`` where it has none, for 32 elements at once.
+    The last word holds no bits of single elements, but those that they share.
+
+    Args:
+      kept: uint32 words, all ones before the last word decides.
+      word: uint32 words.
+      index: the word's number, uint32, traced or not.
+      low: the thresholds, uint32.
+      packed: what makes words of booleans; None where all elements of a word have one threshold.
+    """
+    packed = packed or all_lanes
+    zero = packed((low >> (np.uint32(31) - index)) & np.uint32(1) == 0)
+    own = (word & kept) | (zero & (word | kept))
+    if isinstance(index, np.uint32) and index < WORDS - 1:
+        return own
+    shared = packed((word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1)))
+    return shared if isinstance(index, np.uint32) else jnp.where(index == WORDS - 1, shared, own)
+
+
+def all_lanes(flags):
+    """All ones where a boolean is true, else zeros."""
+    return np.uint32(0) - flags.astype(jnp.uint32)
 
 
 def _rotate_left(x, bits: int):
@@ -126,12 +123,6 @@ def _mulhi(x, factor):
         return lax.convert_element_type(wide >> np.uint64(32), jnp.uint32)
 
 
-def _from_bits(key, shape):
-    """Blocks of four words from `jax.random.bits`, for implementations whose stream is not promised."""
-    bits = jax.random.bits(key, (WORDS // 4, 4, *shape), jnp.uint32)
-
-    def block(data, zero, j):
-        words = lax.dynamic_index_in_dim(bits, j, keepdims=False)
-        return tuple(words[i] for i in range(4))
-
-    return block
+def words_of_bits(key, shape):
+    """(WORDS, *shape) words from `jax.random.bits`, for implementations whose stream is not promised."""
+    return jax.random.bits(key, (WORDS, *shape), jnp.uint32)

@@ -1,0 +1,204 @@
+"""A mask, and an array dropped by one, as operations of JAX: what a platform makes of them is decided when it is known.
+
+`keep` gives the mask and `drop` the array. Both are primitives, for two reasons. Which program serves depends on the
+platform and on how many devices share it, which JAX knows when it lowers a program and not when it traces it. And
+`drop` is linear in x, its own transpose: so a derivative draws the mask again and keeps the key alone.
+
+Everywhere but in the kernels a mask is drawn by XLA. A kernel draws a shard of its own: inside of `jax.shard_map`, where
+the sharding is part of x's type (explicit axes), and on GPUs under any other sharding. XLA for TPUs lets nobody say how
+a kernel is to be split (jax-ml/jax#38196); there a program of several devices and automatic axes is drawn by XLA.
+"""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir, xla
+from jax.sharding import PartitionSpec
+
+from jdrop.masks import packed
+from jdrop.masks.kernels import fused, is_local, origin
+from jdrop.masks.layout import as_matrix
+from jdrop.masks.rate import Threshold
+
+
+def keep(key, limit, shape, bits: int):
+    """Draw a keep mask.
+
+    Args:
+      key: a typed key.
+      limit: the `Threshold` of the rates.
+      shape: shape of the mask, with 1 on the axes along which a decision is shared.
+      bits: how many leading bits of the thresholds may be set, from `static_bits`.
+
+    Returns:
+      bool array of `shape` broadcast with that of the rates, True where an element is kept.
+    """
+    operands, impl = _operands(key, limit)
+    return keep_p.bind(*_alike(*operands), impl=impl, shape=shape, bits=bits, levels=())
+
+
+def drop(key, limit, scale, x, bits: int, implementation=None):
+    """`x * scale` where the mask of (key, x.shape, limit) keeps, else 0.
+
+    Args:
+      key: a typed key.
+      limit: the `Threshold` of one rate.
+      scale: a scalar in the dtype to multiply in.
+      x: a floating-point or complex array.
+      bits: how many leading bits of the threshold may be set, from `static_bits`.
+      implementation: that of `jdrop.dropout`.
+    """
+    operands, impl = _operands(key, limit)
+    params = {"impl": impl, "shape": x.shape, "bits": bits, "implementation": implementation, "levels": ()}
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return drop_p.bind(*_alike(*operands, scale, np.zeros(max(x.ndim, 1), np.uint32), x), **params)
+
+    def of_shard(*arguments):
+        *operands, x = arguments
+        return drop_p.bind(*_alike(*operands, origin(sharding.mesh, sharding.spec, x.shape), x), **params)
+
+    specs = (*(PartitionSpec() for _ in (*operands, scale)), sharding.spec)
+    return jax.shard_map(of_shard, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec)(*operands, scale, x)
+
+
+def scaled(x, factor):
+    """`x * factor`, rounded once; a complex number's parts are scaled apart, so that no NaN crosses over."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return lax.complex(x.real * factor, x.imag * factor)
+    return (x.astype(factor.dtype) * factor).astype(x.dtype)
+
+
+def _operands(key, limit):
+    all_dropped = np.zeros(limit.low.shape, bool) if limit.all_dropped is None else limit.all_dropped
+    return (jax.random.key_data(key), limit.low, all_dropped), str(jax.random.key_impl(key))
+
+
+def _alike(*operands):
+    """Operands that all vary over the axes of a mesh, inside of shard_map, over which one of them does."""
+    operands = [jnp.asarray(operand) for operand in operands]
+    varying = frozenset().union(*(jax.typeof(operand).manual_axis_type.varying for operand in operands))
+
+    def cast(operand):
+        missing = varying - jax.typeof(operand).manual_axis_type.varying
+        return lax.pcast(operand, tuple(missing), to="varying") if missing else operand
+
+    return map(cast, operands)
+
+
+# What XLA makes of them.
+
+
+def _keep(data, low, all_dropped, *, impl, shape, bits, local):
+    limit = Threshold(low, all_dropped, None)
+    fits = np.broadcast_shapes(low.shape, shape) == shape
+    if fits and (local or as_matrix(shape).fills_words):
+        return packed.opened(packed.draw(data, limit, impl, shape, bits), shape)
+    return packed.tile(data, limit, np.zeros(len(shape), np.uint32), impl, shape, shape, bits)
+
+
+def _drop(data, low, all_dropped, scale, origin, x, *, impl, shape, bits, local):
+    if x.shape == shape:
+        kept = _keep(data, low, all_dropped, impl=impl, shape=shape, bits=bits, local=local)
+    else:
+        kept = packed.tile(data, Threshold(low, all_dropped, None), origin, impl, shape, x.shape, bits)
+    return jnp.where(kept, scaled(x, scale), jnp.zeros((), x.dtype))
+
+
+def _xla_rule(function):
+    def rule(ctx, *args, levels, **params):
+        local = functools.partial(function, local=is_local(ctx.module_context.axis_context), **params)
+        for level in reversed(levels):
+            local = jax.vmap(local, [0 if mapped else None for mapped in level])
+        return _lower(ctx, local, *args)
+
+    return rule
+
+
+def _drop_rule(platform):
+    by_xla = _xla_rule(_drop)
+
+    def rule(ctx, *args, levels, implementation, **params):
+        batch = tuple(_sizes(levels, ctx.avals_in))
+        (out,), context = ctx.avals_out, ctx.module_context.axis_context
+        try:
+            run = fused(platform, implementation, context, batch, levels, out.shape[len(batch) :], out.dtype, **params)
+            if run:
+                return _lower(ctx, run, *args)
+        except Exception as error:  # whatever a version of Pallas may refuse: XLA draws the same mask
+            _say_once(platform, f"{type(error).__name__}: {error}")
+        return by_xla(ctx, *args, levels=levels, **params)
+
+    return rule
+
+
+def _lower(ctx, function, *args):
+    # A rule is traced for what a device holds, which has neither a sharding nor axes to vary over.
+    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    return mlir.lower_fun(function, multiple_results=False)(ctx.replace(avals_in=avals), *args)
+
+
+@functools.cache
+def _say_once(platform, error):
+    warnings.warn(f"jdrop's kernel was not compiled for {platform}; XLA drops there, by the same mask: {error}", stacklevel=2)
+
+
+# Batches: each `vmap` is a level, a boolean for each operand, whose first axis it maps over. The last is the innermost.
+
+
+def _sizes(levels, operands):
+    """The size of each level."""
+    for i, level in enumerate(levels):
+        operand = level.index(True)
+        yield operands[operand].shape[sum(outer[operand] for outer in levels[:i])]
+
+
+def _batch(primitive, operands, axes, *, levels, **params):
+    moved = [o if axis is None else jnp.moveaxis(o, axis, 0) for o, axis in zip(operands, axes)]
+    level = tuple(axis is not None for axis in axes)
+    return primitive.bind(*moved, levels=(level, *levels), **params), 0
+
+
+def _aval(like, shape, dtype):
+    sharding = like.sharding.update(spec=PartitionSpec(*(None,) * len(shape)))
+    return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
+
+
+def _keep_aval(data, low, all_dropped, *, shape, levels, **params):
+    rates = low.shape[sum(level[1] for level in levels) :]
+    sizes = _sizes(levels, (data, low, all_dropped))
+    return _aval(data, (*sizes, *np.broadcast_shapes(shape, rates)), jnp.bool_)
+
+
+def _drop_aval(*operands, levels, **params):
+    x = operands[-1]
+    return _aval(x, (*_sizes(levels, operands), *x.shape[sum(level[-1] for level in levels) :]), x.dtype)
+
+
+def _of_tangent(tangent, *operands, levels, **params):
+    return drop_p.bind(*operands[:-1], tangent, levels=levels, **params)
+
+
+def _of_cotangent(cotangent, *operands, levels, **params):
+    mapped = tuple((*level[:-1], True) for level in levels)
+    gradient = drop_p.bind(*operands[:-1], cotangent, levels=mapped, **params)
+    shared = tuple(i for i, level in enumerate(levels) if not level[-1])
+    return [None] * len(operands[:-1]) + [gradient.sum(shared) if shared else gradient]
+
+
+keep_p, drop_p = Primitive("jdrop_keep"), Primitive("jdrop_drop")
+for primitive, aval in ((keep_p, _keep_aval), (drop_p, _drop_aval)):
+    primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
+    primitive.def_abstract_eval(aval)
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
+mlir.register_lowering(keep_p, _xla_rule(_keep))
+mlir.register_lowering(drop_p, _drop_rule("cpu"))
+for platform in ("cuda", "tpu"):
+    mlir.register_lowering(drop_p, _drop_rule(platform), platform=platform)
+ad.deflinear2(drop_p, _of_cotangent)
+ad.defjvp(drop_p, None, None, None, None, None, _of_tangent)  # linear in x alone
