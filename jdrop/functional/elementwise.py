@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jdrop.keys import as_typed_key
 from jdrop.masks.packed import draw, opened
@@ -103,7 +104,9 @@ def _dropout(key, x, limit, scales, flag, evaluate, shape, bits, save, implement
         scale = jnp.where(flag, evaluation, scale)
     if save == "mask":
         shape = jnp.broadcast_shapes(shape, limit.low.shape)
-        words = draw(jax.random.key_data(key), limit._replace(valid=None), str(jax.random.key_impl(key)), shape, bits)
+        data, impl, limit = jax.random.key_data(key), str(jax.random.key_impl(key)), limit._replace(valid=None)
+        loop, unrolled = (functools.partial(draw, impl=impl, shape=shape, bits=bits, unroll=u) for u in (False, True))
+        words = lax.platform_dependent(data, limit, cuda=unrolled, default=loop)
         return _masked(lambda words: opened(words, shape), (words,), x, scale)
     if limit.low.ndim == 0 and shape == x.shape:
         return drop(key, limit, scale, x, bits, implementation)

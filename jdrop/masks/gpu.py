@@ -101,7 +101,7 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
 
     call = pl.pallas_call(
         kernel,
-        out_shape=jax.ShapeDtypeStruct((batch * size,), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((batch * size,), x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type),
         grid=(batch * tiles,),
         compiler_params=triton.CompilerParams(num_warps=_WORDS // 32, num_stages=1),
         interpret=interpret,

@@ -11,7 +11,7 @@ from jdrop.masks.layout import LANES, as_matrix
 from jdrop.masks.words import BLOCK_WORDS, WORDS, all_lanes, blocks, decided, words_of_bits
 
 
-def draw(data, limit, impl, shape, bits):
+def draw(data, limit, impl, shape, bits, unroll=False):
     """The words of a mask.
 
     Args:
@@ -20,6 +20,7 @@ def draw(data, limit, impl, shape, bits):
       impl: the name of the key's PRNG implementation.
       shape: shape of the mask, with 1 on the axes along which a decision is shared.
       bits: how many leading bits of the thresholds may be set, from `static_bits`.
+      unroll: whether the blocks of a word are written out and not a loop: what a GPU needs, see `_draw`.
 
     Returns:
       uint32 words for `opened`, one for 32 rows of a column: (*leading, words, 1, columns) where each plane of the last
@@ -33,6 +34,10 @@ def draw(data, limit, impl, shape, bits):
     def place(zero):
         return _row(counts, drawn, [zero] * len(counts)), _along(drawn, -1) + zero
 
+    def place_on_a_line(zero):
+        index, columns = _along((1, math.prod(drawn)), -1), np.uint32(max(matrix.columns, 1))
+        return index // columns, index % columns
+
     def by_lane(leaf):
         if leaf.ndim == 0 or (matrix.pieces == 1 and leaf.size == leaf.shape[-1]):  # one rate, or one a column
             return leaf.reshape(*(1,) * (len(drawn) - 1), -1)
@@ -45,7 +50,10 @@ def draw(data, limit, impl, shape, bits):
         leaf = jnp.pad(leaf, [(0, 0)] * len(outer) + [(0, -rows % LANES), (0, 0)])
         return leaf.reshape(*counts, LANES, leaf.shape[-1])
 
-    return _draw(data, jax.tree.map(by_lane, limit), impl, matrix, place, drawn, bits)
+    if unroll and limit.low.ndim == 0:  # XLA would take what depends on the row or the column alone out of the kernel
+        limit = jax.tree.map(lambda leaf: leaf.reshape(1, 1), limit)
+        return _draw(data, limit, impl, matrix, place_on_a_line, (1, math.prod(drawn)), bits, unroll).reshape(drawn)
+    return _draw(data, jax.tree.map(by_lane, limit), impl, matrix, place, drawn, bits, unroll)
 
 
 def opened(words, shape):
@@ -58,20 +66,20 @@ def opened(words, shape):
     return kept.reshape(*matrix.leading, matrix.pieces * matrix.columns)[..., : matrix.last].reshape(shape)
 
 
-def tile(data, limit, origin, impl, shape, sizes, bits):
+def tile(data, limit, origin, impl, shape, sizes, bits, unroll=False):
     """The booleans of a mask of `shape` that start at `origin` and have `sizes`, drawn without the rest of it.
 
     No word serves two planes of the last two axes, or, where the mask is cut in pieces or the rate varies from row to
     row, two elements: more words than in `draw`, but a program that splits over devices wherever `sizes` does.
 
     Args:
-      data, impl, shape, bits: as for `draw`.
+      data, impl, shape, bits, unroll: as for `draw`.
       limit: thresholds whose shape broadcasts with `sizes`.
       origin: a uint32 an axis.
       sizes: an integer an axis.
     """
     if not shape:
-        return tile(data, limit, np.zeros(1, np.uint32), impl, (1,), (1,), bits).reshape(limit.low.shape)
+        return tile(data, limit, np.zeros(1, np.uint32), impl, (1,), (1,), bits, unroll).reshape(limit.low.shape)
     matrix, rates = as_matrix(shape), limit.low.shape
     one_a_column = math.prod(rates[:-1]) == 1 and np.broadcast_shapes(rates, sizes) == sizes
     if matrix.pieces == 1 and len(sizes) > 1 and one_a_column:
@@ -86,11 +94,13 @@ def tile(data, limit, origin, impl, shape, sizes, bits):
             return row, _along(drawn, -1) + (origin[-1] + zero)
 
         limit = jax.tree.map(lambda leaf: leaf.reshape(*(1,) * len(sizes), -1), limit)
-        words = _draw(data, limit, impl, matrix, place, drawn, bits)
-        lane = first_row((*sizes[:-2], 1, 1, 1), np.uint32(0)) % np.uint32(LANES) + _lane(len(drawn))
-        kept = jnp.where(lane < LANES, words[..., :-1, :, :], words[..., 1:, :, :])
-        kept = _is_odd(kept >> lane % np.uint32(LANES)).reshape(*sizes[:-2], (count - 1) * LANES, sizes[-1])
-        return kept[..., : sizes[-2], :]
+        words = _draw(data, limit, impl, matrix, place, drawn, bits, unroll)
+        # Looked up and not reshaped: XLA would move words between devices where a shard ends inside of one.
+        row = np.arange(sizes[-2])
+        before, after = (jnp.take(words[..., 0, :], row // LANES + i, axis=-2, mode="clip") for i in (0, 1))
+        lane = _along((*(1,) * (len(sizes) - 2), sizes[-2], 1), -2) % np.uint32(LANES)
+        lane = first_row((*sizes[:-2], 1, 1), np.uint32(0)) % np.uint32(LANES) + lane
+        return _is_odd(jnp.where(lane < LANES, before, after) >> lane % np.uint32(LANES))
 
     axes = (*sizes[:-1], 1, sizes[-1])
 
@@ -105,11 +115,11 @@ def tile(data, limit, origin, impl, shape, sizes, bits):
 
     limit = jax.tree.map(lambda leaf: leaf.reshape((*(1,) * (len(sizes) - leaf.ndim), *leaf.shape))[..., None, :], limit)
     drawn = np.broadcast_shapes(axes, limit.low.shape)
-    words = _draw(data, limit, impl, matrix, place, drawn, bits)
+    words = _draw(data, limit, impl, matrix, place, drawn, bits, unroll)
     return _is_odd(words >> row_and_column(np.uint32(0))[0] % np.uint32(LANES))[..., 0, :]
 
 
-def _draw(data, limit, impl, matrix, place, shape, bits):
+def _draw(data, limit, impl, matrix, place, shape, bits, unroll):
     """Words of `shape`, whose axis before the last is 1; that of the thresholds is 1, or 32 for its lanes.
 
     `place(zero)` gives the word rows and columns. The blocks of a word are a loop on a CPU and a TPU, where XLA would
@@ -131,19 +141,14 @@ def _draw(data, limit, impl, matrix, place, shape, bits):
             kept = decided(kept, words[i], j * np.uint32(width) + np.uint32(i), limit.low, _packed)
         return kept
 
-    def written_out(data, kept):
-        for j in reversed(range(-(-used // width))):
-            kept = step(tuple(data), np.uint32(0), np.uint32(j), kept)
-        return kept
-
-    def in_a_loop(data, kept):
-        # At least two turns: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
-        return _loop(data, max(2, used // width), step, kept)
-
     # All ones, that vary over the devices where the words do, as shard_map asks of what a loop starts with.
     kept = ~(jnp.zeros(shape, jnp.uint32) | (data[0] | limit.low[..., :1, :] | row) & np.uint32(0))
-    if used and kept.size:
-        kept = lax.platform_dependent(data, kept, cuda=written_out, default=in_a_loop)
+    if used and kept.size and unroll:
+        for j in reversed(range(-(-used // width))):
+            kept = step(tuple(data), np.uint32(0), np.uint32(j), kept)
+    elif used and kept.size:
+        # At least two turns: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
+        kept = _loop(data, max(2, used // width), step, kept)
     return kept if limit.all_dropped is None else kept & ~_packed(limit.all_dropped)
 
 

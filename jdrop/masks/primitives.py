@@ -21,9 +21,10 @@ from jax.interpreters import ad, batching, mlir, xla
 from jax.sharding import PartitionSpec
 
 from jdrop.masks import packed
-from jdrop.masks.kernels import fused, is_local, origin
+from jdrop.masks.kernels import fused
 from jdrop.masks.layout import as_matrix
 from jdrop.masks.rate import Threshold
+from jdrop.masks.shards import is_local, needs_mesh, origin
 
 
 def keep(key, limit, shape, bits: int):
@@ -57,10 +58,12 @@ def drop(key, limit, scale, x, bits: int, implementation=None):
     params = {"impl": impl, "shape": x.shape, "bits": bits, "implementation": implementation, "levels": ()}
     sharding = jax.typeof(x).sharding
     if not any(sharding.spec):
-        return drop_p.bind(*_alike(*operands, scale, np.zeros(max(x.ndim, 1), np.uint32), x), **params)
+        splits = implementation == "pallas" or (implementation is None and jax.default_backend() == "gpu")
+        primitive = drop_split_p if splits and jax.device_count() > 1 else drop_p
+        return primitive.bind(*_alike(*operands, scale, np.zeros(max(x.ndim, 1), np.uint32), x), **params)
 
-    def of_shard(*arguments):
-        *operands, x = arguments
+    def of_shard(*operands):
+        *operands, x = operands
         return drop_p.bind(*_alike(*operands, origin(sharding.mesh, sharding.spec, x.shape), x), **params)
 
     specs = (*(PartitionSpec() for _ in (*operands, scale)), sharding.spec)
@@ -91,37 +94,38 @@ def _alike(*operands):
     return map(cast, operands)
 
 
-# What XLA makes of them.
+# What a platform makes of them.
 
 
-def _keep(data, low, all_dropped, *, impl, shape, bits, local):
-    limit = Threshold(low, all_dropped, None)
-    fits = np.broadcast_shapes(low.shape, shape) == shape
-    if fits and (local or as_matrix(shape).fills_words):
-        return packed.opened(packed.draw(data, limit, impl, shape, bits), shape)
-    return packed.tile(data, limit, np.zeros(len(shape), np.uint32), impl, shape, shape, bits)
+def _keep_rule(platform):
+    def keep(data, low, all_dropped, *, shape, local, **params):
+        limit = Threshold(low, all_dropped, None)
+        # Rows that fill their words shard as they are.
+        if np.broadcast_shapes(low.shape, shape) == shape and (local or as_matrix(shape).fills_words):
+            return packed.opened(packed.draw(data, limit, shape=shape, **params), shape)
+        return packed.tile(data, limit, np.zeros(len(shape), np.uint32), shape=shape, sizes=shape, **params)
 
-
-def _drop(data, low, all_dropped, scale, origin, x, *, impl, shape, bits, local):
-    if x.shape == shape:
-        kept = _keep(data, low, all_dropped, impl=impl, shape=shape, bits=bits, local=local)
-    else:
-        kept = packed.tile(data, Threshold(low, all_dropped, None), origin, impl, shape, x.shape, bits)
-    return jnp.where(kept, scaled(x, scale), jnp.zeros((), x.dtype))
-
-
-def _xla_rule(function):
     def rule(ctx, *args, levels, **params):
-        local = functools.partial(function, local=is_local(ctx.module_context.axis_context), **params)
-        for level in reversed(levels):
-            local = jax.vmap(local, [0 if mapped else None for mapped in level])
-        return _lower(ctx, local, *args)
+        local = is_local(ctx.module_context.axis_context)
+        return _lower(ctx, _mapped(functools.partial(keep, local=local, unroll=platform == "cuda", **params), levels), *args)
 
     return rule
 
 
 def _drop_rule(platform):
-    by_xla = _xla_rule(_drop)
+    unroll = platform == "cuda"
+
+    def by_xla(data, low, all_dropped, scale, origin, x, *, shape, **params):
+        if unroll and scale.dtype == jnp.float32:  # else XLA makes a kernel for each number of a traced rate
+            numbers = jnp.stack([low, all_dropped.astype(jnp.uint32), lax.bitcast_convert_type(scale, jnp.uint32)])
+            low, all_dropped, scale = lax.optimization_barrier(numbers)
+            all_dropped, scale = all_dropped != 0, lax.bitcast_convert_type(scale, jnp.float32)
+        if x.shape == shape:
+            kept = keep_p.bind(data, low, all_dropped, shape=shape, levels=(), **params)
+        else:
+            limit = Threshold(low, all_dropped, None)
+            kept = packed.tile(data, limit, origin, shape=shape, sizes=x.shape, unroll=unroll, **params)
+        return jnp.where(kept, scaled(x, scale), jnp.zeros((), x.dtype))
 
     def rule(ctx, *args, levels, implementation, **params):
         batch = tuple(_sizes(levels, ctx.avals_in))
@@ -132,9 +136,15 @@ def _drop_rule(platform):
                 return _lower(ctx, run, *args)
         except Exception as error:  # whatever a version of Pallas may refuse: XLA draws the same mask
             _say_once(platform, f"{type(error).__name__}: {error}")
-        return by_xla(ctx, *args, levels=levels, **params)
+        return _lower(ctx, _mapped(functools.partial(by_xla, **params), levels), *args)
 
     return rule
+
+
+def _mapped(function, levels):
+    for level in reversed(levels):
+        function = jax.vmap(function, [0 if mapped else None for mapped in level])
+    return function
 
 
 def _lower(ctx, function, *args):
@@ -180,25 +190,35 @@ def _drop_aval(*operands, levels, **params):
     return _aval(x, (*_sizes(levels, operands), *x.shape[sum(level[-1] for level in levels) :]), x.dtype)
 
 
-def _of_tangent(tangent, *operands, levels, **params):
-    return drop_p.bind(*operands[:-1], tangent, levels=levels, **params)
+def _drop_primitive(name):
+    def of_tangent(tangent, *operands, **params):
+        return primitive.bind(*operands[:-1], tangent, **params)
+
+    def of_cotangent(cotangent, *operands, levels, **params):
+        mapped = tuple((*level[:-1], True) for level in levels)
+        gradient = primitive.bind(*operands[:-1], cotangent, levels=mapped, **params)
+        shared = tuple(i for i, level in enumerate(levels) if not level[-1])
+        return [*[None] * (len(operands) - 1), gradient.sum(shared) if shared else gradient]
+
+    primitive = _primitive(name, _drop_aval, _drop_rule)
+    ad.deflinear2(primitive, of_cotangent)
+    ad.defjvp(primitive, *[None] * 5, of_tangent)  # linear in x alone
+    return primitive
 
 
-def _of_cotangent(cotangent, *operands, levels, **params):
-    mapped = tuple((*level[:-1], True) for level in levels)
-    gradient = drop_p.bind(*operands[:-1], cotangent, levels=mapped, **params)
-    shared = tuple(i for i, level in enumerate(levels) if not level[-1])
-    return [None] * len(operands[:-1]) + [gradient.sum(shared) if shared else gradient]
-
-
-keep_p, drop_p = Primitive("jdrop_keep"), Primitive("jdrop_drop")
-for primitive, aval in ((keep_p, _keep_aval), (drop_p, _drop_aval)):
+def _primitive(name, aval, rule):
+    primitive = Primitive(name)
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
     primitive.def_abstract_eval(aval)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
-mlir.register_lowering(keep_p, _xla_rule(_keep))
-mlir.register_lowering(drop_p, _drop_rule("cpu"))
-for platform in ("cuda", "tpu"):
-    mlir.register_lowering(drop_p, _drop_rule(platform), platform=platform)
-ad.deflinear2(drop_p, _of_cotangent)
-ad.defjvp(drop_p, None, None, None, None, None, _of_tangent)  # linear in x alone
+    mlir.register_lowering(primitive, rule("cpu"))
+    for platform in ("cuda", "tpu"):
+        mlir.register_lowering(primitive, rule(platform), platform=platform)
+    return primitive
+
+
+keep_p = _primitive("jdrop_keep", _keep_aval, _keep_rule)
+drop_p = _drop_primitive("jdrop_drop")
+# The same for a program of several GPUs, whose kernel needs the mesh to be split.
+drop_split_p = _drop_primitive("jdrop_drop_split")
+needs_mesh(drop_split_p)

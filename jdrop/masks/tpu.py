@@ -102,7 +102,9 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
     tile = (None, deep, high, wide)
     call = pl.pallas_call(
         kernel,
-        out_shape=jax.ShapeDtypeStruct((batch, planes, height, width), x.dtype),
+        out_shape=jax.ShapeDtypeStruct(
+            (batch, planes, height, width), x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type
+        ),
         grid=(batch, pl.cdiv(planes, deep), pl.cdiv(height, high), pl.cdiv(width, wide)),
         in_specs=[
             scalars(data),
