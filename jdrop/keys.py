@@ -90,8 +90,9 @@ def _fold(key, words):
     # Under shard_map a loop's carry must vary over the devices from the start if the words do.
     data = jax.random.key_data(key) | (words[0] & np.uint32(0))
     key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-    # A loop, since XLA takes minutes to compile a chain of some generators (threefry4x32) written out.
-    return lax.scan(lambda key, word: (jax.random.fold_in(key, word), None), key, words)[0]
+    # Written out, which saves a GPU the launches of a loop, but for generators whose chain XLA compiles for minutes.
+    unroll = str(jax.random.key_impl(key)) == "threefry2x32"
+    return lax.scan(lambda key, word: (jax.random.fold_in(key, word), None), key, words, unroll=unroll)[0]
 
 
 def _code(part):

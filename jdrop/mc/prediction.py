@@ -12,10 +12,10 @@ from flax import struct
 from jdrop.masks.rate import at_least_float32
 from jdrop.masks.shape import as_size
 from jdrop.mc.checks import on_simplex
-from jdrop.mc.sampling import as_arguments, as_partial, chunk_function, on_mesh, warn_if_equal, warn_if_not_finite
+from jdrop.mc.sampling import as_arguments, as_partial, in_chunks, on_mesh, warn_if_equal, warn_if_not_finite
 from jdrop.mc.uncertainty import entropy
 
-_LEAST = 10  # samples before "auto" trusts their spread
+_STEP = 10  # samples after which "auto" looks at their spread
 
 
 class MCPrediction(struct.PyTreeNode):
@@ -88,17 +88,16 @@ def mc_dropout(
     """Predict with Monte Carlo dropout.
 
     ``mean = (1/S) sum_i f(predict(fold_in(key, i), x))`` with ``f = transform``, and likewise the variance. The
-    samples are summed up one after another (Welford 1962), so that memory does not grow with their number.
+    moments of one chunk of samples after another are merged, so that memory does not grow with their number.
 
     Args:
       predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes.
-      num_samples: how many passes S, at least 1; or "auto": until the standard error of every mean is at most
-        `tolerance` (10 samples at least, `max_samples` at most).
+      num_samples: how many passes S, at least 1; or "auto": ten more, until the standard error of every mean is at
+        most `tolerance` (`max_samples` at most).
       transform: a function of each sample, such as `jax.nn.softmax` where the outputs are logits.
-      chunk_size: how many passes run at once; None takes 50, or as many as keep an operation to 4 MiB. It bounds the
-        memory and never changes the result.
+      chunk_size: how many passes run at once, see `jdrop.mc.samples`.
       mesh: a `jax.sharding.Mesh`, see `jdrop.mc.samples`.
       tolerance: a positive number in the unit of the outputs, for "auto".
       max_samples: how many passes "auto" takes at most.
@@ -165,54 +164,71 @@ def _transformed(transform, predict, key, x):
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
-    """Sum up samples one after another, in the same order whatever the chunk size and mesh."""
-    # Two at once at least: XLA would fuse a loop over one with the model, and round otherwise.
-    chunk_size = chunk_size and max(2, chunk_size)
-    run, chunk = chunk_function(predict, key, x, num_samples, chunk_size, mesh)
-    outputs = jax.eval_shape(run, jax.ShapeDtypeStruct((chunk,), jnp.uint32))
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(outputs)):
+    """The moments of all samples, a chunk of them after another."""
+    step = min(num_samples, _STEP) if auto else num_samples
+
+    def moments_of(run, chunk):
+        def of_chunk(start, stop):
+            indices = start + jnp.arange(chunk, dtype=jnp.uint32)
+            return _moments(run(indices), indices < stop)
+
+        def of_step(start):
+            stop = jnp.minimum(start + np.uint32(step), np.uint32(num_samples))
+            if chunk >= step:
+                return of_chunk(start, stop)
+            zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_chunk, start, stop))
+            starts = start + jnp.arange(0, step, chunk, dtype=jnp.uint32)
+            return jax.lax.scan(lambda sums, at: (_merged(sums, of_chunk(at, stop)), None), zero, starts)[0]
+
+        def goes_on(moments):
+            count = moments[0]
+            bound = tolerance**2 * count * (count - 1)
+            precise = jnp.stack([(leaf <= bound).all() for leaf in jax.tree.leaves(moments[2])]).all()
+            return (count < num_samples) & ~precise
+
+        moments = of_step(jnp.uint32(0))
+        if not auto:
+            return moments
+        add = lambda moments: _merged(moments, of_step(moments[0].astype(jnp.uint32)))
+        return jax.lax.while_loop(goes_on, add, moments)
+
+    count, mean, square, aleatoric = in_chunks(moments_of, predict, key, x, step, chunk_size, mesh)
+    variance = jax.tree.map(lambda q: q / count.astype(q.dtype), square)
+    return MCPrediction(mean, variance, aleatoric, count.astype(jnp.uint32))
+
+
+def _moments(drawn, taken):
+    """(count, means, sums of squared deviations, mean entropies) of those of the samples that are `taken`."""
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):
         raise TypeError(
-            f"predict returned {jax.tree.map(lambda leaf: leaf.dtype, outputs)}, but mc_dropout averages "
+            f"predict returned {jax.tree.map(lambda leaf: leaf.dtype, drawn)}, but mc_dropout averages "
             "floating-point arrays: return these, or draw any outputs with jdrop.mc.samples."
         )
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], at_least_float32(leaf.dtype)), outputs)
-    start = jnp.uint32(0), zero, zero, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[:-1], leaf.dtype), zero)
+    entropies = jax.tree.map(jax.vmap(_entropy_of_one), drawn)
+    drawn = jax.tree.map(lambda leaf: leaf.astype(at_least_float32(leaf.dtype)), drawn)
 
-    def precise(moments):
-        if not auto:
-            return False
-        count = moments[0].astype(jnp.float32)
-        bound = tolerance**2 * count * (count - 1)
-        within = [(leaf <= bound).all() for leaf in jax.tree.leaves(moments[2])]
-        return (moments[0] >= _LEAST) & jnp.stack(within).all()
+    def total(leaf):
+        return jnp.where(taken.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype)).sum(0)
 
-    def add(moments, drawn):
-        (count, mean, square, aleatoric), (sample, entropies) = moments, drawn
-        n = (count + np.uint32(1)).astype(jnp.float32)
-        sample = jax.tree.map(lambda y, m: y.astype(m.dtype), sample, mean)
-        step = jax.tree.map(lambda y, m: y - m, sample, mean)
-        mean = jax.tree.map(lambda m, d: m + d / n.astype(m.dtype), mean, step)
-        square = jax.tree.map(lambda q, d, y, m: q + d * (y - m), square, step, sample, mean)
-        aleatoric = jax.tree.map(lambda h, e: h + (e - h) / n.astype(h.dtype), aleatoric, entropies)
-        active = (count < num_samples) & ~jnp.asarray(precise(moments))
-        added = count + np.uint32(1), mean, square, aleatoric
-        return jax.tree.map(lambda new, old: jnp.where(active, new, old), added, moments), None
+    count = taken.sum(dtype=jnp.float32)
+    average = functools.partial(jax.tree.map, lambda leaf: total(leaf) / count.astype(leaf.dtype))
+    mean = average(drawn)
+    return count, mean, jax.tree.map(lambda y, m: total((y - m) ** 2), drawn, mean), average(entropies)
 
-    def add_chunk(moments, c):
-        drawn = run(c * np.uint32(chunk) + jnp.arange(chunk, dtype=jnp.uint32))
-        return jax.lax.scan(add, moments, (drawn, jax.tree.map(jax.vmap(_entropy_of_one), drawn)))
 
-    chunks = np.uint32(-(-num_samples // chunk))
-    if auto:
-        _, moments = jax.lax.while_loop(
-            lambda state: (state[0] < chunks) & ~precise(state[1]),
-            lambda state: (state[0] + np.uint32(1), add_chunk(state[1], state[0])[0]),
-            (jnp.uint32(0), start),
-        )
-    else:
-        moments, _ = jax.lax.scan(add_chunk, start, jnp.arange(chunks))
-    count, mean, square, aleatoric = moments
-    return MCPrediction(mean, jax.tree.map(lambda q: q / count.astype(q.dtype), square), aleatoric, count)
+def _merged(these, those):
+    """The moments of two sets of samples together (Chan, Golub & LeVeque 1979); the second is not empty."""
+    (n, *_), (m, *_) = these, those
+    share = m / (n + m)
+
+    def mean(a, b):
+        return a + (b - a) * share.astype(a.dtype)
+
+    def square(q, r, a, b):
+        return q + r + (b - a) ** 2 * (n * share).astype(q.dtype)
+
+    means, aleatoric = (jax.tree.map(mean, these[i], those[i]) for i in (1, 3))
+    return n + m, means, jax.tree.map(square, these[2], those[2], these[1], those[1]), aleatoric
 
 
 def _entropy_of_one(sample):

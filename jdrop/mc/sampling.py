@@ -1,4 +1,4 @@
-"""Stochastic forward passes: `vmap` over keys, with rounding that does not depend on how many run at once."""
+"""Stochastic forward passes: `vmap` over keys, as many at once as the device has room for."""
 
 import functools
 import math
@@ -10,31 +10,29 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jdrop.keys import as_typed_key, fold_in
 from jdrop.masks.shape import as_size
-from jdrop.mc.exact import exact_vmap
 
-_AT_ONCE = 50  # passes, where they fit: more cost memory and save no time
-_BUDGET = 2**22  # bytes for the operands of one operation: what stays in the cache is faster
+_CACHE = 2**22  # bytes of the largest array of a chunk on a CPU: what stays in the cache is faster
+_MEMORY = 2**30  # bytes of it on an accelerator, where nothing is known of the free memory
 _BATCH_AXES = ("batch", "data")
 
 
 def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
     """Draw stochastic forward passes.
 
-    Sample i is ``predict(fold_in(key, i), x)``, so that more samples extend a run and never change its first ones.
-    What `predict` computes before its first use of the key is computed once for all samples. Products run a sample at a
-    time, so that their rounding is that of one pass; a sum that XLA fuses with dropout itself (of a single image's
-    channels, say) may differ in its last bits, but not with a `chunk_size` of 1.
+    Sample i is ``predict(fold_in(key, i), x)``, so that more samples extend a run and never change its first ones. Its
+    masks are those of that pass alone; its numbers too, to the rounding of matrix products, which depends on how many
+    rows a library multiplies at once. What `predict` computes before its first use of the key is computed once.
 
     Args:
       predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes, an array or a tree of arrays.
       num_samples: how many passes, at least 1.
-      chunk_size: how many passes run at once, at least 1; None takes 50, or as many as keep an operation to 4 MiB. It
-        bounds the memory and never changes the result.
+      chunk_size: how many passes run at once, at least 1, which bounds the memory; None takes as many as keep an
+        array within the cache of a CPU, or all arrays within the free memory of an accelerator. With 1 the passes run one
+        after another, each by the products of a single pass.
       mesh: a `jax.sharding.Mesh`. Its axes named "batch" or "data" split the first axis of `x`, all others the samples,
-        with the same masks as without it. Split samples are the same to the bit; where the batch is split, the
-        products have fewer rows, which a library may sum in another order.
+        with the same masks as without it.
 
     Returns:
       The outputs with a new first axis of `num_samples`.
@@ -67,26 +65,61 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _samples(predict, key, x, num_samples, chunk_size, mesh):
-    run, chunk = chunk_function(predict, key, x, num_samples, chunk_size, mesh)
-    chunks = -(-num_samples // chunk)
-    indices = jnp.arange(chunks * chunk, dtype=jnp.uint32)
-    if chunks == 1:
-        return jax.tree.map(lambda leaf: leaf[:num_samples], run(indices))
-    outputs = jax.lax.map(run, indices.reshape(chunks, chunk))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_samples], outputs)
+    def draw(run, chunk, *_):
+        chunks = -(-num_samples // chunk)
+        if chunks == 1:
+            return run(jnp.arange(num_samples, dtype=jnp.uint32)) if mesh is None else first(run(indices(chunk)))
+        outputs = jax.lax.map(run, indices(chunks * chunk).reshape(chunks, chunk))
+        return first(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs))
+
+    indices = functools.partial(jnp.arange, dtype=jnp.uint32)
+    first = functools.partial(jax.tree.map, lambda leaf: leaf[:num_samples])
+    return in_chunks(draw, predict, key, x, num_samples, chunk_size, mesh)
 
 
-def chunk_function(predict, key, x, num_samples, chunk_size, mesh):
-    """(run, n): `run(indices)` gives the samples of n indices, over the devices of the mesh if there is one."""
-    run, size = exact_vmap(lambda i: predict(fold_in(key, i), x), jnp.uint32(0))
-    chunk_size = max(1, min(_AT_ONCE, _BUDGET // max(size, 1))) if chunk_size is None else chunk_size
+def in_chunks(use, predict, key, x, num_samples, chunk_size, mesh):
+    """`use(run, chunk)` with a chunk of the size that fits the platform.
+
+    `run(indices)` gives the samples of `chunk` indices, over the devices of the mesh if there is one. The platform is
+    that which the program is lowered for, not that where it is traced.
+    """
     axes = tuple(name for name in mesh.axis_names if name not in _BATCH_AXES) if mesh else ()
-    if not axes:
-        return run, min(chunk_size, num_samples)
     devices = math.prod(mesh.shape[name] for name in axes)
-    spec = PartitionSpec(axes)
-    run = jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
-    return run, -(-min(chunk_size, num_samples) // devices) * devices
+
+    # Traced once for all platforms and chunks.
+    one = jax.jit(lambda predict, key, x, i: predict(fold_in(key, i), x))
+    size = _largest(jax.make_jaxpr(one)(predict, key, x, jnp.uint32(0)).jaxpr)
+
+    def with_budget(budget, predict, key, x):
+        run = jax.vmap(functools.partial(one, predict, key, x))
+        if axes:
+            spec = PartitionSpec(axes)
+            run = jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
+        chunk = chunk_size or max(1, budget // max(size, 1)) * devices
+        return use(run, -(-min(chunk, num_samples) // devices) * devices)
+
+    cpu, other = (functools.partial(with_budget, budget) for budget in (_CACHE, _free_memory()))
+    return jax.lax.platform_dependent(predict, key, x, cpu=cpu, default=other)
+
+
+def _free_memory() -> int:
+    """Bytes of the largest array of a chunk on an accelerator: an eighth of what is free, since several live at once."""
+    statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
+    if not statistics or "bytes_limit" not in statistics:
+        return _MEMORY
+    return (statistics["bytes_limit"] - statistics["bytes_in_use"]) // 8
+
+
+def _largest(jaxpr) -> int:
+    """Bytes of the largest array that a program computes."""
+    largest = 0
+    for equation in jaxpr.eqns:
+        arrays = [var.aval for var in equation.outvars if hasattr(var.aval, "dtype")]
+        inner = [sub for sub in jax.tree.leaves(list(equation.params.values())) if hasattr(sub, "eqns")]
+        largest = max(
+            largest, *(a.size * a.dtype.itemsize for a in arrays), *(_largest(getattr(s, "jaxpr", s)) for s in inner)
+        )
+    return largest
 
 
 def as_arguments(predict, key, chunk_size, mesh):
