@@ -65,7 +65,7 @@ def make_step(data):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows[places]])
         return losses.mean(where=rows[places] >= 0), {}
 
-    return jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
+    return jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn))
 
 
 @jax.jit

@@ -146,7 +146,7 @@ def train(model, states, data, parts, epochs):
 
     states, history = jdrop.training.fit(
         states,
-        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
+        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn)),
         data,
         epochs=epochs,
         batch_size=BATCH,

@@ -91,7 +91,7 @@ def make_loss(model, augment=None):
 
 
 def train(setting, data, keys, *, max_norm=None, validation=None, patience=None, augment=None, callbacks=(), **options):
-    """The parameters of a network for each of the keys, all trained in one program.
+    """The parameters of a network for each of the keys, all trained in one program, convolutional ones in turn.
 
     `options` have a number a network: `rate`, `l1`, `l2` (else the setting's); so has `max_norm`. With `patience` the
     parameters are those of the epoch with the lowest loss on `validation`.
@@ -104,24 +104,21 @@ def train(setting, data, keys, *, max_norm=None, validation=None, patience=None,
     states = fresh_states(setting.model, data[0][:1], tx, keys, **options)
     if max_norm is not None:
         states = states.replace(opt_state=optax.tree.set(states.opt_state, limit=max_norm))
-    convolutional = isinstance(setting.model, Convolutional)  # which are slow in a batch or a loop on a CPU
     step = jdrop.training.make_train_step(make_loss(setting.model, augment))
 
     def evaluate(state):
         return {"loss": make_loss(setting.model)(state.params, validation, None)[0]}
 
-    states, _ = jdrop.training.fit(
-        states,
-        jdrop.training.vmap_seeds(step, exact=convolutional),
-        data,
-        epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        eval_fn=None if patience is None else jax.jit(lambda states: jax.lax.map(evaluate, states)),
-        patience=patience,
-        callbacks=callbacks,
-        scan=not convolutional,
+    fit = functools.partial(
+        jdrop.training.fit, epochs=setting.epochs, batch_size=setting.batch_size, patience=patience, callbacks=callbacks
     )
-    return states.params
+    evaluates = patience is not None
+    if isinstance(setting.model, Convolutional):  # which in a batch of networks are slow on a CPU
+        alone = jax.jit(evaluate) if evaluates else None
+        runs = (fit(of_network(states, i), step, data, eval_fn=alone) for i in range(len(keys)))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state.params for state, _ in runs))
+    every = jax.jit(lambda states: jax.lax.map(evaluate, states)) if evaluates else None
+    return fit(states, jdrop.training.vmap_seeds(step), data, eval_fn=every, scan=True)[0].params
 
 
 class Outcome(NamedTuple):

@@ -72,7 +72,7 @@ def fit(keys, x, y, steps):
         return ((y[rows] - outputs) ** 2).mean() / 2 + WEIGHT_DECAY * penalty, {}
 
     states = fresh_states(Network(), x[0, :1], optax.adam(3e-3), keys, x=x, y=y)
-    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False)
+    step = jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn))
     return fit_full_batches(states, step, x.shape[1], steps)
 
 

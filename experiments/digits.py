@@ -124,7 +124,7 @@ def train(keys, rates, images, labels, epochs, parts):
 
     states, history = jdrop.training.fit(
         fresh_states(Network(), images[:1], optax.adam(1e-3), keys, rate=rates, order=orders),
-        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn), exact=False),
+        jdrop.training.vmap_seeds(jdrop.training.make_train_step(loss_fn)),
         np.arange(TRAIN),
         epochs=epochs,
         batch_size=BATCH,

@@ -62,7 +62,7 @@ def seeds():
     """Each process has half of the seeds."""
     mesh = make_mesh((4,), ("seed",))
     stack = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *map(make_state, range(4)))
-    step, evaluation = vmap_seeds(STEP, exact=False), vmap_seeds(evaluate, donate_argnums=())
+    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate, donate_argnums=())
     over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
 
     @jax.jit

@@ -118,7 +118,7 @@ def test_seeds_lie_over_devices(shape, names, scan, tmp_path):
     mesh = make_mesh(shape, names)
     over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(make_state, range(8)))
-    step, evaluation = vmap_seeds(STEP, exact=False), vmap_seeds(evaluate, donate_argnums=())
+    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate, donate_argnums=())
     for epochs in (2, 4):
         states, history = train(
             jax.device_put(stack, over_seeds), step, mesh, names, scan=scan, epochs=epochs, checkpoint_dir=tmp_path,

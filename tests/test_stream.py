@@ -12,7 +12,9 @@ import pytest
 from cases import IMPLEMENTATIONS, RATES, SHAPES, key
 
 import jdrop
-from jdrop.masks import STREAM_VERSION, words
+from jdrop.masks import STREAM_VERSION, packed, words
+from jdrop.masks.layout import as_matrix
+from jdrop.masks.rate import as_rate, threshold
 
 ONES, ZEROS = [2**32 - 1] * 4, [0] * 4
 PI = [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89]
@@ -68,19 +70,75 @@ def test_golden_digests_of_this_stream_version():
         assert hashlib.sha256(np.packbits(drawn).tobytes()).hexdigest() == case["sha256"], case
 
 
+# Matrices whose words have rows of several planes, that are cut in pieces, that fill their words; and parts of them.
+TILES = [
+    ((40,), (3,), (30,)),
+    ((5000,), (70,), (1000,)),
+    ((300, 17), (31, 2), (100, 15)),
+    ((8, 30), (4, 15), (4, 15)),
+    ((4, 64, 33), (1, 32, 0), (3, 32, 33)),
+    ((2, 3, 197, 20), (1, 0, 100, 7), (1, 3, 97, 13)),
+    ((64, 7, 7, 3), (32, 3, 0, 1), (32, 4, 7, 2)),
+]
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("shape", "origin", "sizes"), TILES)
+def test_any_tile_can_be_drawn_alone(impl, shape, origin, sizes):
+    """Also with its place traced, and one rate or a rate an element."""
+    data = jax.random.key_data(key(7, impl))
+    rates = np.asarray(jax.random.uniform(key(1), shape))
+    whole = oracle.uniform(impl, np.asarray(data), shape).astype(np.uint64)
+    here = tuple(slice(start, start + size) for start, size in zip(origin, sizes))
+    for rate in (np.float32(0.3), rates):
+        of_tile = rate if rate.ndim == 0 else rate[here]
+        limit = threshold(as_rate(of_tile))._replace(valid=None)
+        draw = jax.jit(lambda at, limit=limit: packed.tile(data, limit, at, impl, shape, sizes, 32))
+        wanted = whole >= np.round(rate.astype(np.float64) * 2**32).astype(np.uint64)
+        np.testing.assert_array_equal(draw(np.array(origin, np.uint32)), wanted[here])
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_written_out_the_blocks_are_those_of_the_loop(impl):
+    """As on a GPU, where a program of XLA's has no loop."""
+    limit = threshold(as_rate(0.3))
+    for shape in ((3, 40, 64), (5, 1025), (70,)):
+        data = jax.random.key_data(key(7, impl))
+        words = packed.draw(data, limit, impl, shape, 32, unroll=True)
+        np.testing.assert_array_equal(words, packed.draw(data, limit, impl, shape, 32))
+        np.testing.assert_array_equal(packed.opened(words, shape), oracle.mask(impl, np.asarray(data), shape, 0.3))
+
+
+def test_few_bits_are_wasted():
+    """At most one in eight, or for fewer than 217 elements the lanes of one word."""
+    shapes = [(n,) for n in (1, 31, 33, 216, 217, 1000, 4097, 10**6)]
+    shapes += [(rows, last) for rows in (1, 2, 31, 32, 33, 100, 216, 217, 10**5) for last in (1, 7, 100, 129, 5000)]
+    for shape in (*shapes, (2, 7, 7, 512), (1, 1, 1, 50257), (3, 1, 5)):
+        matrix, size = as_matrix(shape), np.prod(shape)
+        drawn = matrix.word_rows * 32 * matrix.columns
+        assert matrix.rows * matrix.columns >= size
+        assert (drawn - size <= drawn / 8) if size >= 217 else (drawn - size < 32 or drawn - size <= drawn / 8), shape
+    assert as_matrix((16, 512, 1024)).columns == 1024
+    assert as_matrix((8, 7, 7, 512)).pieces == 1
+
+
 def test_counters_do_not_wrap_around():
-    """The index of positions in shapes far too large to draw, against Python's integers."""
-    shape = (2**20, 2**13, 2**26)
-    for coordinates in ((0, 0, 5), (0, 63, 2**26 - 1), (1, 0, 0), (2**20 - 1, 2**13 - 1, 2**26 - 1), (12345, 777, 31)):
-        high, low = words.linear_index([jnp.array(c, jnp.uint32) for c in coordinates], shape)
-        expected = (coordinates[0] * shape[1] + coordinates[1]) * shape[2] + coordinates[2]
-        assert (int(high) << 32) + int(low) == expected
+    """The rows of tiles far into a mask that is far too large to draw, against Python's integers."""
+    shape, data = (2**10, 2**9, 2**13, 40), jax.random.key_data(key(7))
+    limit = threshold(as_rate(0.5))._replace(valid=None)
+    for origin in ((0, 0, 0, 0), (2**10 - 1, 2**9 - 1, 2**13 - 64, 0), (513, 300, 4097, 3)):
+        row = (origin[0] * shape[1] + origin[1]) * shape[2] + origin[2] + np.arange(64, dtype=np.uint64)
+        tile = packed.tile(data, limit, np.array(origin, np.uint32), "threefry2x32", shape, (1, 1, 64, 2), 32)
+        for column in range(2):
+            counter = np.full(64, 2**31 | (origin[3] + column), np.uint32), (row // 32).astype(np.uint32)
+            word = oracle.threefry2x32(np.asarray(data), counter, 13)[0]
+            np.testing.assert_array_equal(tile[0, 0, :, column], word >> (row % 32).astype(np.uint32) & 1)
 
 
-@pytest.mark.parametrize("shape", [(2**60, 1), (2, 2**33)])
+@pytest.mark.parametrize("shape", [(2**33, 1), (2, 300, 2**28)])
 def test_a_mask_too_large_for_the_counter_is_refused(shape):
-    with pytest.raises(ValueError, match=r"2\*\*59 words"):
-        words.linear_index([jnp.zeros((), jnp.uint32)] * 2, shape)
+    with pytest.raises(ValueError, match=r"2\*\*27 columns .* 2\*\*32 rows"):
+        as_matrix(shape)
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)

@@ -113,7 +113,9 @@ def tile(data, limit, origin, impl, shape, sizes, bits, unroll=False):
         row, column = row_and_column(zero)
         return row // np.uint32(LANES), column
 
-    limit = jax.tree.map(lambda leaf: leaf.reshape((*(1,) * (len(sizes) - leaf.ndim), *leaf.shape))[..., None, :], limit)
+    limit = jax.tree.map(
+        lambda leaf: leaf.reshape((*(1,) * (len(sizes) - leaf.ndim), *leaf.shape))[..., None, :], limit
+    )
     drawn = np.broadcast_shapes(axes, limit.low.shape)
     words = _draw(data, limit, impl, matrix, place, drawn, bits, unroll)
     return _is_odd(words >> row_and_column(np.uint32(0))[0] % np.uint32(LANES))[..., 0, :]

@@ -107,7 +107,9 @@ def _keep_rule(platform):
 
     def rule(ctx, *args, levels, **params):
         local = is_local(ctx.module_context.axis_context)
-        return _lower(ctx, _mapped(functools.partial(keep, local=local, unroll=platform == "cuda", **params), levels), *args)
+        return _lower(
+            ctx, _mapped(functools.partial(keep, local=local, unroll=platform == "cuda", **params), levels), *args
+        )
 
     return rule
 
@@ -130,12 +132,17 @@ def _drop_rule(platform):
     def rule(ctx, *args, levels, implementation, **params):
         batch = tuple(_sizes(levels, ctx.avals_in))
         (out,), context = ctx.avals_out, ctx.module_context.axis_context
+        if platform == "cuda" and ctx.module_context.lowering_parameters.for_export and implementation is None:
+            implementation = "xla"  # since JAX promises no artefact with a Triton kernel that it can be loaded again
         try:
-            run = fused(platform, implementation, context, batch, levels, out.shape[len(batch) :], out.dtype, **params)
-            if run:
-                return _lower(ctx, run, *args)
+            with warnings.catch_warnings():  # said of JAX 0.11, and nothing that a user could change
+                warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated")
+                sizes = out.shape[len(batch) :]
+                run = fused(platform, implementation, context, batch, levels, sizes, out.dtype, **params)
+                if run:
+                    return _lower(ctx, run, *args)
         except Exception as error:  # whatever a version of Pallas may refuse: XLA draws the same mask
-            _say_once(platform, f"{type(error).__name__}: {error}")
+            say_once(platform, f"{type(error).__name__}: {error}")
         return _lower(ctx, _mapped(functools.partial(by_xla, **params), levels), *args)
 
     return rule
@@ -154,8 +161,10 @@ def _lower(ctx, function, *args):
 
 
 @functools.cache
-def _say_once(platform, error):
-    warnings.warn(f"jdrop's kernel was not compiled for {platform}; XLA drops there, by the same mask: {error}", stacklevel=2)
+def say_once(platform, error):
+    warnings.warn(
+        f"jdrop's kernel was not compiled for {platform}; XLA drops there, by the same mask: {error}", stacklevel=2
+    )
 
 
 # Batches: each `vmap` is a level, a boolean for each operand, whose first axis it maps over. The last is the innermost.
