@@ -38,8 +38,8 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
 
     Args:
       data: the key's words, uint32.
-      numbers: uint32: the rate's threshold, whether all is dropped, the bits of the scale (float32), and where x starts
-        in the mask, a number an axis.
+      numbers: uint32: the rate's threshold, whether all is dropped, the bits of the scale (float32), and, if x is a part
+        of the mask, where it starts, a number an axis.
       x: real arrays.
       impl, shape, bits: as for `jdrop.masks.packed.draw`.
       interpret: whether to interpret the kernel.
@@ -62,6 +62,7 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
             return draw * np.int32(math.prod(array.shape[1:])) if len(array) > 1 else np.int32(0)
 
         threshold, all_dropped, scale, *origin = (numbers_ref[start(numbers) + i] for i in range(numbers.shape[1]))
+        origin = origin or [np.uint32(0)] * max(len(sizes), 1)
 
         place, word = lax.iota(jnp.int32, _WORDS), lax.div(tile, np.int32(across))
         plane, word = lax.div(word, np.int32(down)), lax.rem(word, np.int32(down)) * high + place // wide

@@ -10,7 +10,6 @@ from jax import lax
 from jdrop.masks.layout import as_matrix
 from jdrop.masks.shards import can_partition, is_local, partitioned
 
-_NUMBERS = 3  # of a rate: its threshold, whether all is dropped, and the scale's bits; the origin's follow them
 _OWN = {"cuda": "gpu", "tpu": "tpu"}
 
 
@@ -39,7 +38,8 @@ def fused(platform, implementation, context, batch, levels, sizes, dtype, *, imp
     run = functools.partial(kernel.drop, impl=impl, shape=shape, bits=bits, interpret=name != own)
 
     def of_shard(start, _, data, numbers, x):
-        return run(data, numbers.at[:, _NUMBERS:].add(start[1:]), x)
+        start = jnp.broadcast_to(start[1:], (len(numbers), len(start) - 1))
+        return run(data, jnp.concatenate([numbers, start], axis=1), x)
 
     def program(*operands):
         data, *rate, start, x = _flattened(operands, levels, batch)

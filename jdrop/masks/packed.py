@@ -140,7 +140,8 @@ def _draw(data, limit, impl, matrix, place, shape, bits, unroll):
         else:
             words = lax.dynamic_slice_in_dim(every, j.astype(jnp.int32) * width, width)
         for i in reversed(range(width)):
-            kept = decided(kept, words[i], j * np.uint32(width) + np.uint32(i), limit.low, _packed)
+            last = i == width - 1 and used == WORDS
+            kept = decided(kept, words[i], j * np.uint32(width) + np.uint32(i), limit.low, _packed, last)
         return kept
 
     # All ones, that vary over the devices where the words do, as shard_map asks of what a loop starts with.
@@ -182,15 +183,20 @@ def _loop(data, steps, step, value):
 
 def _row(leading, shape, starts):
     """For each element of `shape`, the row-major index in `leading` of its place on the first axes, from `starts` on."""
-    row, stride = jnp.zeros(shape, jnp.uint32), math.prod(leading)
+    row, stride = None, math.prod(leading)
     for axis, start in enumerate(starts):
         stride //= max(leading[axis], 1)
-        row = row + (_along(shape, axis) + start) * np.uint32(stride)
-    return row
+        along = _along(shape, axis) + start
+        along = along if stride == 1 else along * np.uint32(stride)
+        row = along if row is None else row + along
+    return jnp.zeros(shape, jnp.uint32) if row is None else row
 
 
 def _along(shape, axis):
-    return lax.broadcasted_iota(jnp.uint32, shape, axis % len(shape))
+    # Counted in another type on every other axis: XLA would take those of two axes of one size for the same array, and
+    # move its parts between devices where the axes are split over different ones.
+    dtype = (jnp.uint32, jnp.int32)[axis % len(shape) % 2]
+    return lax.broadcasted_iota(dtype, shape, axis % len(shape)).astype(jnp.uint32)
 
 
 def _lane(ndim):

@@ -60,7 +60,7 @@ def drop(key, limit, scale, x, bits: int, implementation=None):
     if not any(sharding.spec):
         splits = implementation == "pallas" or (implementation is None and jax.default_backend() == "gpu")
         primitive = drop_split_p if splits and jax.device_count() > 1 else drop_p
-        return primitive.bind(*_alike(*operands, scale, np.zeros(max(x.ndim, 1), np.uint32), x), **params)
+        return primitive.bind(*_alike(*operands, scale, np.zeros(0, np.uint32), x), **params)
 
     def of_shard(*operands):
         *operands, x = operands
@@ -130,7 +130,7 @@ def _drop_rule(platform):
         return jnp.where(kept, scaled(x, scale), jnp.zeros((), x.dtype))
 
     def rule(ctx, *args, levels, implementation, **params):
-        batch = tuple(_sizes(levels, ctx.avals_in))
+        batch = tuple(size for size, _ in _axes(levels, ctx.avals_in))
         (out,), context = ctx.avals_out, ctx.module_context.axis_context
         if platform == "cuda" and ctx.module_context.lowering_parameters.for_export and implementation is None:
             implementation = "xla"  # since JAX promises no artefact with a Triton kernel that it can be loaded again
@@ -170,11 +170,12 @@ def say_once(platform, error):
 # Batches: each `vmap` is a level, a boolean for each operand, whose first axis it maps over. The last is the innermost.
 
 
-def _sizes(levels, operands):
-    """The size of each level."""
+def _axes(levels, operands):
+    """The size of each level, and the explicit mesh axes that it is split over."""
     for i, level in enumerate(levels):
         operand = level.index(True)
-        yield operands[operand].shape[sum(outer[operand] for outer in levels[:i])]
+        axis = sum(outer[operand] for outer in levels[:i])
+        yield operands[operand].shape[axis], operands[operand].sharding.spec[axis]
 
 
 def _batch(primitive, operands, axes, *, levels, **params):
@@ -183,20 +184,22 @@ def _batch(primitive, operands, axes, *, levels, **params):
     return primitive.bind(*moved, levels=(level, *levels), **params), 0
 
 
-def _aval(like, shape, dtype):
-    sharding = like.sharding.update(spec=PartitionSpec(*(None,) * len(shape)))
-    return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
+def _aval(operands, levels, shape, dtype):
+    batch = list(_axes(levels, operands))
+    spec = PartitionSpec(*(axes for _, axes in batch), *(None for _ in shape))
+    sharding = operands[0].sharding.update(spec=spec)
+    shape = (*(size for size, _ in batch), *shape)
+    return operands[0].update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
 
 
-def _keep_aval(data, low, all_dropped, *, shape, levels, **params):
-    rates = low.shape[sum(level[1] for level in levels) :]
-    sizes = _sizes(levels, (data, low, all_dropped))
-    return _aval(data, (*sizes, *np.broadcast_shapes(shape, rates)), jnp.bool_)
+def _keep_aval(*operands, shape, levels, **params):
+    rates = operands[1].shape[sum(level[1] for level in levels) :]
+    return _aval(operands, levels, np.broadcast_shapes(shape, rates), jnp.bool_)
 
 
 def _drop_aval(*operands, levels, **params):
     x = operands[-1]
-    return _aval(x, (*_sizes(levels, operands), *x.shape[sum(level[-1] for level in levels) :]), x.dtype)
+    return _aval(operands, levels, x.shape[sum(level[-1] for level in levels) :], x.dtype)
 
 
 def _drop_primitive(name):

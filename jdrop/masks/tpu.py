@@ -55,6 +55,7 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
     def kernel(data_ref, numbers_ref, x_ref, y_ref):
         key = [data_ref[0, i] for i in range(data.shape[1])]
         threshold, all_dropped, scale, *origin = (numbers_ref[0, i] for i in range(numbers.shape[1]))
+        origin = origin or [np.uint32(0)] * (x.ndim - 1)
         plane, block, column = (pl.program_id(axis).astype(jnp.uint32) for axis in (1, 2, 3))
 
         def first(i):

@@ -37,7 +37,7 @@ def blocks(impl, data, row, column, j):
     return generator(data, (row, column, j, jnp.zeros_like(j)))
 
 
-def decided(kept, word, index, low, packed=None):
+def decided(kept, word, index, low, packed=None, last=True):
     """Let word number `index` decide on `kept`, what the words after it decided.
 
     The 32-bit uniform U of an element is compared with the threshold T without being assembled: from the lowest bit of
@@ -50,11 +50,12 @@ def decided(kept, word, index, low, packed=None):
       index: the word's number, uint32, traced or not.
       low: the thresholds, uint32.
       packed: what makes words of booleans; None where all elements of a word have one threshold.
+      last: whether a traced `index` may be that of the last word.
     """
     packed = packed or all_lanes
     zero = packed((low >> (np.uint32(31) - index)) & np.uint32(1) == 0)
     own = (word & kept) | (zero & (word | kept))
-    if isinstance(index, np.uint32) and index < WORDS - 1:
+    if not last or (isinstance(index, np.uint32) and index < WORDS - 1):
         return own
     shared = packed((word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1)))
     return shared if isinstance(index, np.uint32) else jnp.where(index == WORDS - 1, shared, own)
