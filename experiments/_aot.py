@@ -5,7 +5,6 @@
 prints a line of JSON for each named program. It is a process of its own, since libtpu crashes on some programs.
 """
 
-import functools
 import glob
 import json
 import math
@@ -60,14 +59,18 @@ class Compiler:
 
     def __init__(self, target):
         os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_SKIP_MDS_QUERY": "1"}
-        self.target, self.dump = target, tempfile.mkdtemp()
+        self.target, self.dump, self.topologies = target, tempfile.mkdtemp(), {}
         if target in TPUS:
             os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={self.dump} --xla_jf_dump_llo_text=true"
         else:
             os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
 
-    @functools.cache
     def devices(self, count=4):
+        if count not in self.topologies:
+            self.topologies[count] = self._devices(count)
+        return self.topologies[count]
+
+    def _devices(self, count):
         import jax
         from jax.experimental import topologies
 
@@ -109,7 +112,7 @@ class Compiler:
         }
 
     def bundles(self):
-        """Instruction bundles a vector store of the largest kernel, a TPU's: its cycles, if it is straight-line code."""
+        """Instruction bundles a vector store of a TPU's largest kernel: its cycles, if it is straight-line code."""
         best = (0, 1)
         for path in glob.glob(f"{self.dump}/*final_hlo-static-per-bundle-utilization.txt"):
             with open(path) as file:
@@ -194,11 +197,21 @@ def program(compiler, name) -> dict:
             return compiler(lambda key, x: x * jnp.asarray(1.1, x.dtype), key, x)
         rate = [jax.ShapeDtypeStruct((), jnp.float32)] if details[1] == "traced" else []
         drop = _dropout(what, None if rate else float(details[1]))
-        both = lambda key, x, *rate: (lambda y, pull: (y, *pull(x)))(*jax.vjp(lambda x: drop(key, x, *rate), x))
-        return compiler(drop if details[2] == MODES[0] else both, key, x, *rate)
+        return compiler(drop if details[2] == MODES[0] else with_gradient(drop), key, x, *rate)
     from experiments import _programs
 
     return _programs.compiled(compiler, what, details[0])
+
+
+def with_gradient(drop):
+    """The output of `drop(key, x, *rate)`, and its pullback of x."""
+    import jax
+
+    def both(key, x, *rate):
+        y, pull = jax.vjp(lambda x: drop(key, x, *rate), x)
+        return y, *pull(x)
+
+    return both
 
 
 def _dropout(what, rate):

@@ -44,12 +44,14 @@ def masks(quick):
     for shape in ((64, 40),) if quick else MASKS:
         for impl in KEYS:
             key, x = jax.random.key(7, impl=impl), jnp.ones(shape, jnp.bfloat16)
-            drop = jax.jit(lambda key, x: jdrop.dropout(key, x, 0.3) != 0)
-            digest = lambda mask: hashlib.sha256(np.packbits(np.asarray(mask)).tobytes()).hexdigest()
-            here = digest(drop(key, x))
+            here = _digest(jax.jit(lambda key, x: jdrop.dropout(key, x, 0.3) != 0)(key, x))
             with jax.default_device(jax.devices("cpu")[0]):
-                there = digest(jdrop.keep_mask(jax.random.key(7, impl=impl), shape, 0.3))
+                there = _digest(jdrop.keep_mask(jax.random.key(7, impl=impl), shape, 0.3))
             yield record("masks that are the CPU's", float(here == there), at_least(1), shape=shape, key=impl)
+
+
+def _digest(mask):
+    return hashlib.sha256(np.packbits(np.asarray(mask)).tobytes()).hexdigest()
 
 
 def arrays(quick):

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jdrop
+from experiments._aot import with_gradient
 from experiments._gpu import Net
 from experiments._steps import Block
 
@@ -29,9 +30,11 @@ def block(compiler, detail, layer):
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), params)
 
     def gradient(params, x, key):
-        forward = lambda params, x: model.apply(params, x, rngs={"dropout": key})
-        forward = jax.checkpoint(forward) if detail == "checkpoint" else forward
-        return jax.value_and_grad(lambda params, x: forward(params, x).astype(jnp.float32).mean(), (0, 1))(params, x)
+        def forward(params, x):
+            return model.apply(params, x, rngs={"dropout": key})
+
+        apply = jax.checkpoint(forward) if detail == "checkpoint" else forward
+        return jax.value_and_grad(lambda params, x: apply(params, x).astype(jnp.float32).mean(), (0, 1))(params, x)
 
     return compiler(gradient, params, x, jax.random.key(0))
 
@@ -80,7 +83,7 @@ def mesh(compiler, detail, kind):
     axes = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}[kind]
     over = Mesh(devices, ("data", "model"), axis_types=(axes,) * 2)
     split, whole = NamedSharding(over, P("data", "model")), NamedSharding(over, P())
-    both = lambda key, x: (lambda y, pull: (y, *pull(x)))(*jax.vjp(functools.partial(jdrop.dropout, key, rate=0.1), x))
+    both = with_gradient(functools.partial(jdrop.dropout, rate=0.1))
     with jax.set_mesh(over):
         x = jax.ShapeDtypeStruct((8192, 8192), jnp.bfloat16)
         return compiler(both, jax.eval_shape(lambda: jax.random.key(0)), x, shardings=(whole, split))

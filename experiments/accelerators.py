@@ -4,26 +4,23 @@ XLA's compilers compile ahead of time without a device. What they emit says how 
 keeps in device memory, how many bytes it moves, and on a TPU v5e how many instruction bundles a kernel takes. Nothing
 runs: "compiled" is not "measured", and no figure here is a time.
 
-launches   kernels that run one after another: fusions, calls, products and copies, and the bodies of loops times their turns
+launches   kernels that run one after another: fusions, calls, products and copies, bodies of loops times their turns
 scratch    bytes of temporary device memory, for each element of x
 moved      bytes of the operands and results of all kernels, times those of `x * c`
 bundles    instruction bundles of the largest kernel on a v5e, a cycle each, times the cycles in which its memory can
-           read and write the array once (871 bytes a cycle); 1 and less is bound by memory
+           read and write the array once (871 bytes a cycle); 1 and less is bound by memory. Flax's kernels loop
+           inside on arrays of three axes, whose bundles are counted once: there its figure is too small
 loops      loops of a program; collectives: operations by which devices exchange data
 
-    pip install -e ".[experiments]" "jax[tpu]==0.10.2"                                     # for v5e, v5p and v6e
-    pip install -e ".[experiments]" && pip install --no-deps \\
-        jax-cuda12-pjrt==0.10.2 jax-cuda12-plugin==0.10.2 nvidia-cuda-nvcc-cu12==12.9.86 \\
-        nvidia-cuda-runtime-cu12==12.9.79 nvidia-nvjitlink-cu12==12.9.86                   # for the H100
-    python -m experiments accelerators
+    pip install -e ".[aot]" && python -m experiments accelerators
 
-The second without dependencies, which are gigabytes that only a GPU needs. A target whose compiler is not installed is
-named and left out, but its rows of an earlier run are kept if there are any, so that two environments can make one
-table. About ten minutes on two cores. Writes accelerators.csv, accelerators.md and accelerators.png.
+A target whose compiler is not installed is named and left out, but its rows of an earlier run are kept. About ten
+minutes on two cores. Writes accelerators.csv, accelerators.md and accelerators.png.
 """
 
 import csv
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -128,8 +125,9 @@ def _of_dropout(target, what, shape, rate, mode, result, results):
         )
     if target == "v5e":
         limit = at_most(1.1, 1.0) if rate == "0.5" else at_most(1.6, 1.3)
-        cycles = lambda of: of["bundles"] / (2 * _aot.VECTOR / _aot.HBM)
-        yield row("bundles, x the memory floor", cycles(result), limit, of_peer(cycles))
+        floor = 2 * _aot.VECTOR / _aot.HBM  # cycles of a vector's way in and out
+        bundles = result["bundles"] / floor
+        yield row("bundles, x the memory floor", bundles, limit, of_peer(lambda f: f["bundles"] / floor))
 
 
 def _of_models(target, results):
@@ -160,11 +158,12 @@ def _of_models(target, results):
 
 
 def _row(device, what, about, value, target=None, peer=NONE):
+    value = rounded(value)
     return {
         "device": device,
         "what": what,
         "of": about,
-        "jdrop": rounded(value),
+        "jdrop": value,
         "at least": f"{target.sign} {target.least:g}" if target else NONE,
         "aim": f"{target.sign} {target.aim:g}" if target and target.aim is not None else NONE,
         "met": target.met(value) if target else NONE,
@@ -178,15 +177,16 @@ def _earlier(path):
         return []
     with open(path) as file:
         rows = list(csv.DictReader(file))
-    number = lambda text: text if text == NONE else float(text)
-    return [row | {name: number(row[name]) for name in ("jdrop", "Flax")} for row in rows]
+    return [
+        row | {name: row[name] if row[name] == NONE else float(row[name]) for name in ("jdrop", "Flax")} for row in rows
+    ]
 
 
 def draw(path, rows):
     """jdrop beside Flax: what a forward pass at rate 0.1 takes on each device."""
     panels = {
-        "bundles, x the memory floor": ("v5e", "TPU v5e: bundles, × the memory floor"),
-        "moved, x that of x * c": ("v5e", "TPU v5e: bytes moved, × those of x * c"),
+        "bundles, x the memory floor": ("v5e", "TPU v5e: bundles, times the memory floor"),
+        "moved, x that of x * c": ("v5e", "TPU v5e: bytes moved, times those of x * c"),
         "kernel: launches a pass": ("h100", "H100: kernels started"),
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 4), layout="constrained")

@@ -10,8 +10,8 @@ residual     bytes an element that the backward pass keeps
 block        what three dropouts add to a train step of a transformer block
 compilation  the time to compile a train step with 24 dropouts
 microbatches train steps of single examples and of micro-batches, beside that of the whole batch
-gpu          on a GPU, beside a device copy, Flax and PyTorch: `python -m experiments speed --only gpu`, eight minutes on
-             an H100; without one nothing, or with `--quick` a small version on the CPU, which says so
+gpu          on a GPU, beside a device copy, Flax and PyTorch: `python -m experiments speed --only gpu`, meant for eight
+             minutes; without a GPU nothing, or with `--quick` too a small version on the CPU, which says so
 
     pip install -e ".[experiments,peers,torch]" && python -m experiments speed
 

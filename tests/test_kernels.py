@@ -262,10 +262,10 @@ def test_a_kernel_that_does_not_compile_is_said_once(monkeypatch):
     monkeypatch.setattr(gpu, "drop", lambda *_, **__: 1 / 0)
     primitives.say_once.cache_clear()
     x = array((32, 5))
-    with pytest.warns(UserWarning, match="ZeroDivisionError") as seen:
-        for rate in (0.5, 0.75):
-            same_bits(jdrop.dropout(key(), x, rate, implementation="pallas"), expected(key(), x, rate))
-    assert len(seen) == 1
+    run = lambda rate: same_bits(jdrop.dropout(key(), x, rate, implementation="pallas"), expected(key(), x, rate))
+    with pytest.warns(UserWarning, match="ZeroDivisionError"):
+        run(0.5)
+    run(0.75)  # where a warning would be an error
 
 
 def test_an_unknown_implementation_is_refused():

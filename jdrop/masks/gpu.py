@@ -38,8 +38,8 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
 
     Args:
       data: the key's words, uint32.
-      numbers: uint32: the rate's threshold, whether all is dropped, the bits of the scale (float32), and, if x is a part
-        of the mask, where it starts, a number an axis.
+      numbers: uint32: the rate's threshold, whether all is dropped, the bits of the scale (float32), and, if x is a
+        part of the mask, where it starts, a number an axis.
       x: real arrays.
       impl, shape, bits: as for `jdrop.masks.packed.draw`.
       interpret: whether to interpret the kernel.

@@ -182,7 +182,7 @@ def _loop(data, steps, step, value):
 
 
 def _row(leading, shape, starts):
-    """For each element of `shape`, the row-major index in `leading` of its place on the first axes, from `starts` on."""
+    """For each element of `shape`, the row-major index in `leading` of its place on the first axes, from `starts`."""
     row, stride = None, math.prod(leading)
     for axis, start in enumerate(starts):
         stride //= max(leading[axis], 1)

@@ -4,9 +4,9 @@
 platform and on how many devices share it, which JAX knows when it lowers a program and not when it traces it. And
 `drop` is linear in x, its own transpose: so a derivative draws the mask again and keeps the key alone.
 
-Everywhere but in the kernels a mask is drawn by XLA. A kernel draws a shard of its own: inside of `jax.shard_map`, where
-the sharding is part of x's type (explicit axes), and on GPUs under any other sharding. XLA for TPUs lets nobody say how
-a kernel is to be split (jax-ml/jax#38196); there a program of several devices and automatic axes is drawn by XLA.
+Everywhere but in the kernels a mask is drawn by XLA. A kernel draws a shard of its own: inside of `jax.shard_map`,
+where the sharding is part of x's type (explicit axes), and on GPUs under any other sharding. XLA for TPUs lets nobody
+say how a kernel is to be split (jax-ml/jax#38196); there a program of several devices and automatic axes is XLA's.
 """
 
 import functools

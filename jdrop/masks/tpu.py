@@ -28,7 +28,7 @@ _DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float8_e4m3fn, jnp.float8
 def applies(impl, shape, sizes, batch, dtype) -> bool:
     """Whether the kernel can drop `batch` arrays of `sizes`, parts of masks of `shape`."""
     known = impl.startswith("threefry") and dtype in _DTYPES  # a TPU has no high word of a product, for philox
-    return known and 0 < batch * math.prod(sizes) and as_matrix(shape).pieces == 1 and len(sizes) > 1
+    return known and batch * math.prod(sizes) > 0 and as_matrix(shape).pieces == 1 and len(sizes) > 1
 
 
 def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
@@ -97,7 +97,9 @@ def drop(data, numbers, x, *, impl, shape, bits, interpret=False):
             y_ref[i, top : top + here] = y.astype(x.dtype)
 
     def scalars(array):
-        index = lambda n, p, r, c: (n if len(array) > 1 else 0, 0, 0)
+        def index(n, p, r, c):
+            return (n if len(array) > 1 else 0, 0, 0)
+
         return pl.BlockSpec((None, 1, array.shape[1]), index, memory_space=pltpu.SMEM)
 
     tile = (None, deep, high, wide)

@@ -189,7 +189,10 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
         moments = of_step(jnp.uint32(0))
         if not auto:
             return moments
-        add = lambda moments: _merged(moments, of_step(moments[0].astype(jnp.uint32)))
+
+        def add(moments):
+            return _merged(moments, of_step(moments[0].astype(jnp.uint32)))
+
         return jax.lax.while_loop(goes_on, add, moments)
 
     count, mean, square, aleatoric = in_chunks(moments_of, predict, key, x, step, chunk_size, mesh)

@@ -29,8 +29,8 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
       x: the inputs that `predict` takes, an array or a tree of arrays.
       num_samples: how many passes, at least 1.
       chunk_size: how many passes run at once, at least 1, which bounds the memory; None takes as many as keep an
-        array within the cache of a CPU, or all arrays within the free memory of an accelerator. With 1 the passes run one
-        after another, each by the products of a single pass.
+        array within the cache of a CPU, or all arrays within the free memory of an accelerator. With 1 the passes run
+        one after another, each by the products of a single pass.
       mesh: a `jax.sharding.Mesh`. Its axes named "batch" or "data" split the first axis of `x`, all others the samples,
         with the same masks as without it.
 
@@ -103,7 +103,7 @@ def in_chunks(use, predict, key, x, num_samples, chunk_size, mesh):
 
 
 def _free_memory() -> int:
-    """Bytes of the largest array of a chunk on an accelerator: an eighth of what is free, since several live at once."""
+    """Bytes of the largest array of a chunk on an accelerator: an eighth of what is free, since several are live."""
     statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if not statistics or "bytes_limit" not in statistics:
         return _MEMORY
