@@ -20,7 +20,6 @@ minutes on two cores. Writes accelerators.csv, accelerators.md and accelerators.
 
 import csv
 import importlib.util
-import itertools
 import json
 import subprocess
 import sys

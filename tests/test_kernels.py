@@ -5,6 +5,7 @@ On a CPU they are interpreted: "pallas" is the GPU's there, "pallas_tpu" the TPU
 
 import contextlib
 import functools
+import itertools
 import re
 
 import jax
@@ -44,13 +45,15 @@ def expected(root, x, rate):
 GPU = [("threefry2x32", shape) for shape in ((), (33,), (4, 64), (2, 3, 100), (70, 64), (5, 1025), (300, 17))]
 GPU += [(impl, (5, 1025)) for impl in IMPLEMENTATIONS[1:]]
 TPU = [
-    *((64, 64), (217, 17), (600, 40), (40, 1100)),  # one plane: of whole words and not; more than a tile is wide
+    *((64, 64), (217, 17), (600, 40), (40, 1100), (1000, 600)),  # one plane: of whole words and not; more than a tile
     *((2, 64, 33), (3, 3, 32, 8)),  # planes that fill their words, several to a tile
-    *((16, 7, 7, 40), (5, 50, 8)),  # planes that share words, as many to a tile as fill them
-    *((4, 197, 20), (2, 2, 300, 4)),  # planes that start at any lane
+    *((5, 50, 8), (3, 7, 7, 40)),  # planes that share words, as many to a tile as fill them
+    *((3, 197, 20), (3, 2, 300, 4), (300, 1, 4)),  # planes that start at any lane
+    *((8, 197, 20), (16, 7, 7, 40), (4, 300, 130)),  # whose first axis is sublanes
+    *((8, 5000), (33, 3000), (1, 4096), (32768,)),  # few rows, and a vector
 ]
 CASES = [("pallas", *case) for case in GPU] + [("pallas_tpu", "threefry2x32", shape) for shape in TPU]
-CASES += [("pallas_tpu", "threefry4x32", (4, 197, 20))]
+CASES += [("pallas_tpu", "threefry4x32", (3, 197, 20))]
 
 
 @pytest.mark.parametrize(("implementation", "impl", "shape"), CASES)
@@ -70,6 +73,8 @@ PARTS = [
     ((2, 3, 197, 20), (2, 1, 1, 2)),
     ((2, 2, 600, 4), (1, 1, 2, 1)),
     ((16, 7, 7, 4), (2, 7, 1, 1)),
+    ((16, 6, 7, 40), (2, 3, 1, 2)),
+    ((8, 300, 6), (1, 4, 1)),
 ]
 
 
@@ -300,11 +305,10 @@ def test_forward_and_backward_lower_to_one_kernel_each(platform, impl):
 
 
 def test_every_shape_and_type_lowers():
-    for dtype in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float8_e4m3fn, jnp.float8_e5m2):
-        for shape in ((), (5, 1025), (3, 40, 64)):
-            assert KERNEL["cuda"] in lowered("cuda", lambda: jdrop.dropout(key(), jnp.ones(shape, dtype), 0.3))
-        for shape in ((64, 40), (3, 197, 64)):
-            assert KERNEL["tpu"] in lowered("tpu", lambda: jdrop.dropout(key(), jnp.ones(shape, dtype), 0.3))
+    shapes = {"cuda": ((), (5, 1025), (3, 40, 64)), "tpu": ((64, 40), (3, 197, 64), (8, 197, 64), (8, 5000), (8192,))}
+    for platform, dtype in itertools.product(shapes, (jnp.bfloat16, jnp.float32, jnp.float8_e4m3fn, jnp.float8_e5m2)):
+        for shape in shapes[platform]:
+            assert KERNEL[platform] in lowered(platform, lambda: jdrop.dropout(key(), jnp.ones(shape, dtype), 0.3))
 
 
 def test_one_artefact_serves_every_platform():

@@ -50,8 +50,10 @@ at a multiple of 32 rows draws up to one word row more than it has. Only a mask 
 has fewer than 217 rows, is drawn an element at a time where it is split.
 
 **Platforms.** On a CPU, XLA draws the words in a loop and opens them where they are used. On a GPU
-and a TPU, `jdrop.dropout` of one rate is one kernel that reads x and writes y; what it does not serve
-is XLA's, two kernels on a GPU, a loop and an opened mask in memory on a TPU. Several devices each
+and a TPU, `jdrop.dropout` of one rate is one kernel that reads x and writes y. What it does not serve
+is XLA's, two kernels on a GPU, on a TPU a loop and the opened mask in memory: complex numbers and
+doubles, shared axes, arrays of rates, other generators; on a TPU also float16, philox4x32, vectors
+whose length is no multiple of 1024, and masks of few rows with three axes and more. Several devices each
 run the kernel on their own shard, inside of ``jax.shard_map``, under explicit axes, and on GPUs also
 under automatic ones; on TPUs XLA draws under automatic axes. Everywhere the bits are the same.
 """
