@@ -69,6 +69,7 @@ def test_masks_are_those_of_the_specification(implementation, impl, shape):
 PARTS = [
     ((64, 128), (2, 2)),
     ((600, 40), (3, 1)),
+    ((300, 130), (3, 1)),
     ((4, 64, 33), (2, 2, 3)),
     ((2, 3, 197, 20), (2, 1, 1, 2)),
     ((2, 2, 600, 4), (1, 1, 2, 1)),

@@ -38,10 +38,11 @@ def dropout(
         leaves them and multiplies by it at evaluation; "none" does neither.
       save: what JAX keeps for the backward pass: the "key", from which that draws the mask again, or the
         "mask", one bit an element. Where both passes are one program, XLA may merge both draws and hold those bits.
-      implementation: "xla", or "pallas" for one fused GPU kernel with the very same result (interpreted,
-        slowly, elsewhere); None takes "xla". The kernel serves real `x` of 16 bits and more, one rate,
-        ``broadcast_dims=()`` and ``save="key"``; "xla" does the rest. XLA cannot split the kernel: in a
-        jitted function it gathers an `x` that is sharded.
+      implementation: None takes what is fastest where the program is compiled for, all with the very same result: on
+        a GPU or TPU one kernel that reads `x` and writes the output, for one rate, real `x` of 8 to 32 bits,
+        ``broadcast_dims=()`` and ``save="key"``; XLA elsewhere, and for the rest. "xla" goes without the kernel.
+        "pallas" asks for it, and interprets the GPU's, slowly, where there is neither; "pallas_tpu" the TPU's. A
+        program for several GPUs with a kernel in it has one mesh, which is concrete: write "xla" for others.
 
     Returns:
       An array of the shape and dtype of `x`. The scale is the inverse of the keep probability that
