@@ -22,7 +22,8 @@ jax.distributed.initialize(f"localhost:{port}", count, index)
 from sharded import STEP, X, Y, evaluate, laid_out, make_mesh, make_state, numbers, train  # noqa: E402
 
 import jdrop  # noqa: E402
-from jdrop.training import fit, loop, vmap_seeds  # noqa: E402
+from jdrop.training import _loops as loops  # noqa: E402
+from jdrop.training import fit, vmap_seeds  # noqa: E402
 
 
 def data():
@@ -62,7 +63,7 @@ def seeds():
     """Each process has half of the seeds."""
     mesh = make_mesh((4,), ("seed",))
     stack = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *map(make_state, range(4)))
-    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate, donate_argnums=())
+    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate)
     over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
 
     @jax.jit
@@ -72,7 +73,7 @@ def seeds():
     for epochs in (2, 4):
         result = train(
             lay_out(stack), step, mesh, ("seed",), data(), epochs=epochs, checkpoint_dir=folder / "seeds",
-            eval_fn=evaluation, patience=50,
+            eval_fn=evaluation, patience=50, keep_best=True,
         )  # fmt: skip
     assert result[0].params["first"]["w"].sharding.is_equivalent_to(over_seeds, 3)
     return result
@@ -89,9 +90,9 @@ def half():
     return train(laid_out(make_state(), mesh), mesh=mesh, epochs=2, eval_fn=evaluate, checkpoint_dir=folder / "half")
 
 
-def interrupted(name, at, **options):
-    """A run that gets Ctrl-C in the middle of a step, and returns."""
-    calls, gather = [], loop.gather
+def interrupted(name, at):
+    """A run that gets Ctrl-C in the middle of a step; what it ends with."""
+    calls, gather = [], loops.gather
 
     def interrupting(*arguments):
         calls.append(0)
@@ -99,10 +100,18 @@ def interrupted(name, at, **options):
             os.kill(os.getpid(), signal.SIGINT)
         return gather(*arguments)
 
-    with mock.patch.object(loop, "gather", interrupting):
-        result = over_all(eval_fn=evaluate, checkpoint_dir=folder / name, save_every=100, **options)
+    with mock.patch.object(loops, "gather", interrupting):
+        kept = []
+        try:
+            over_all(
+                eval_fn=evaluate, checkpoint_dir=folder / name, save_every=100,
+                callbacks=[lambda *call: kept.append(call)],
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            state, record = kept[-1]
+            assert record["interrupted"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return result
+    return state, {}
 
 
 def interrupted_both():

@@ -65,7 +65,7 @@ def linear_loss(params, batch, key):
 
 
 def linear_state(seed=0, tx=None):
-    return TrainState.create(apply_fn=None, params={"w": jnp.zeros(6)}, tx=tx or LINEAR_TX, key=key(seed))
+    return TrainState.create(params={"w": jnp.zeros(6)}, tx=tx or LINEAR_TX, key=key(seed))
 
 
 def interrupting(at):

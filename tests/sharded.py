@@ -62,7 +62,7 @@ def make_state(seed=0):
         name: {"w": drawn.normal(0, 0.25, shape).astype(np.float32), "b": np.zeros(shape[1], np.float32)}
         for name, shape in shapes.items()
     }
-    return TrainState.create(apply_fn=None, params=params, tx=TX, key=key(seed))
+    return TrainState.create(params=params, tx=TX, key=key(seed))
 
 
 def make_mesh(shape, names=("data", "model"), kind=AxisType.Auto):
@@ -73,7 +73,7 @@ def make_mesh(shape, names=("data", "model"), kind=AxisType.Auto):
 def laid_out(state, mesh):
     """The state with its parameters split as SPLIT says, and their momentum alike."""
     params = jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), state.params, SPLIT)
-    return TrainState.create(apply_fn=None, params=params, tx=TX, key=state.key)
+    return TrainState.create(params=params, tx=TX, key=state.key)
 
 
 def train(state=None, step=STEP, mesh=None, spec=("data",), data=(X, Y), **changes):

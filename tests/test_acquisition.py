@@ -15,10 +15,10 @@ import jdrop
 acquisition = jdrop.mc.acquisition
 SHAPE = (6, 7, 3)  # most tests share it, and so its compiled programs
 SCORES = (
-    acquisition.bald,
-    acquisition.max_entropy,
-    acquisition.least_confidence,
-    acquisition.variation_ratio,
+    jdrop.mc.uncertainty.mutual_information,
+    jdrop.mc.uncertainty.predictive_entropy,
+    lambda p: 1 - jdrop.mc.uncertainty.max_probability(p),
+    jdrop.mc.uncertainty.variation_ratio,
     acquisition.mean_std,
 )
 

@@ -16,7 +16,9 @@ from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_lo
 
 from jdrop.training import CheckpointError, NonFiniteLossError, TrainState, fit, make_train_step
 
-SETTING = {"epochs": 10, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "patience": 100, "progress": False}
+SETTING = {"epochs": 10, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "progress": False}
+SETTING |= {"patience": 100, "keep_best": True}
+LAST = {"eval_fn": None, "eval_every": None, "patience": None, "keep_best": False}
 
 
 def run(state=None, step=STEP, **changes):
@@ -60,10 +62,13 @@ def test_early_stopping_is_resumed_from_every_step(tmp_path):
         same(run(checkpoint_dir=only(tmp_path / "all", step, tmp_path / str(step)), **stopping), whole)
 
 
-def test_without_patience_the_last_state_is_returned_also_after_a_resume(tmp_path):
+def test_without_keep_best_the_last_state_is_returned_also_after_a_resume(tmp_path):
     losses = iter(range(100))
-    run(checkpoint_dir=tmp_path, epochs=4, eval_fn=lambda state: {"loss": next(losses)}, eval_every=5)
-    state, _ = run(checkpoint_dir=tmp_path, eval_fn=None, eval_every=None, patience=None)
+    evaluated = {"eval_fn": lambda state: {"loss": next(losses)}, "eval_every": 5, "keep_best": False}
+    run(checkpoint_dir=tmp_path, epochs=4, **evaluated)
+    with pytest.raises(CheckpointError, match="'keep_best': False}, but here it is .*'keep_best': True}"):
+        run(checkpoint_dir=tmp_path)
+    state, _ = run(checkpoint_dir=tmp_path, **LAST)
     assert int(state.step) == 50
 
 
@@ -191,9 +196,7 @@ def largest_file(size):
 
 
 def wide_state():
-    return TrainState.create(
-        apply_fn=None, params={"w": jax.random.normal(key(3), (6, 20000))}, tx=LINEAR_TX, key=key()
-    )
+    return TrainState.create(params={"w": jax.random.normal(key(3), (6, 20000))}, tx=LINEAR_TX, key=key())
 
 
 # orbax's writing threads may still report to an event loop that it has closed by then.
@@ -228,29 +231,34 @@ def test_a_folder_that_can_t_be_written_to(tmp_path):
     same(run(checkpoint_dir=folder, eval_every=5), run(eval_every=5))
 
 
-def test_ctrl_c_saves_and_returns(tmp_path, capsys):
+def test_ctrl_c_saves_and_raises(tmp_path, capsys):
     whole = run()
-    assert capsys.readouterr() == ("", "")
-    _, history = run(step=interrupting(18), checkpoint_dir=tmp_path, save_every=100)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted at step 18 of 50; .* is saved in .*: make the same call"):
+        run(step=interrupting(18), checkpoint_dir=tmp_path, save_every=100)
     assert [path.name for path in tmp_path.iterdir()] == ["18"]
+    history = json.loads((tmp_path / "18" / "run.json").read_text())["run"]["history"]
     assert history == {name: values[: len(history[name])] for name, values in whole[1].items()}
     assert len(history["loss"]) == 3
-    assert capsys.readouterr().err == "fit: interrupted at step 18 of 50\n"
+    assert capsys.readouterr() == ("", "")
     same(run(checkpoint_dir=tmp_path), whole)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_without_a_checkpoint_returns_a_state_that_goes_on():
-    whole, history = run(eval_fn=None, eval_every=None, patience=None)
-    half, first = run(step=interrupting(18), eval_fn=None, eval_every=None, patience=None)
-    assert int(half.step) == 18
-    rest, second = run(half, epochs=7, eval_fn=None, eval_every=None, patience=None)
+def test_ctrl_c_without_a_checkpoint_hands_the_state_to_the_callbacks():
+    whole, history = run(**LAST)
+    calls = []
+    with pytest.raises(KeyboardInterrupt, match="at step 18 of 50; .* is saved nowhere: give a checkpoint_dir"):
+        run(step=interrupting(18), callbacks=[lambda *call: calls.append(call)], **LAST)
+    half, last = calls[-1]
+    assert last == {"step": 18, "epoch": 4, "interrupted": True}
+    assert [record["step"] for _, record in calls] == [5, 10, 15, 18]
+    rest, second = run(half, epochs=7, **LAST)
     equal(rest, whole)
-    assert (first["loss"] + second["loss"])[4:] == history["loss"][4:]
+    assert second["loss"][1:] == history["loss"][4:]
 
 
 @pytest.mark.parametrize("place", ["eval_fn", "callback"])
-def test_an_interrupt_in_the_user_s_code_saves_and_returns(tmp_path, place):
+def test_an_interrupt_in_the_user_s_code_saves_and_raises(tmp_path, place):
     calls = []
 
     def interrupted(*_):
@@ -260,7 +268,8 @@ def test_an_interrupt_in_the_user_s_code_saves_and_returns(tmp_path, place):
         return evaluate(_[0])
 
     changes = {"eval_fn": interrupted} if place == "eval_fn" else {"callbacks": [interrupted]}
-    run(checkpoint_dir=tmp_path, save_every=100, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint_dir=tmp_path, save_every=100, **changes)
     same(run(checkpoint_dir=tmp_path), run())
 
 
@@ -268,7 +277,7 @@ def test_no_state_with_a_loss_that_is_not_finite_is_saved(tmp_path):
     def loss(params, batch, key):
         return jnp.mean(batch @ params["w"]) + jnp.where(params["w"][0] < -0.45, jnp.nan, 0.0), {}
 
-    state = TrainState.create(apply_fn=None, params={"w": jnp.zeros(6)}, tx=LINEAR_TX, key=key())
+    state = TrainState.create(params={"w": jnp.zeros(6)}, tx=LINEAR_TX, key=key())
     with pytest.raises(NonFiniteLossError, match="the loss of step 5 is nan"):
         fit(
             state, make_train_step(loss), np.ones((40, 6), np.float32), epochs=9, batch_size=8, progress=False,
@@ -288,7 +297,6 @@ def test_other_arrays_that_a_state_may_hold_are_resumed(tmp_path):
     def state():
         noise = {"keys": jax.random.split(key(7, "philox4x32"), 3), "none": jnp.zeros((0, 3)), "flag": jnp.array(True)}
         return TrainState.create(
-            apply_fn=None,
             params={"w": jnp.ones(6, jnp.bfloat16)},
             tx=LINEAR_TX,
             key=key(),
@@ -307,7 +315,7 @@ def test_other_arrays_that_a_state_may_hold_are_resumed(tmp_path):
 def test_the_record_is_json_and_the_arrays_are_orbax_s(tmp_path):
     import orbax.checkpoint as ocp
 
-    state, history = run(epochs=2, checkpoint_dir=Path(tmp_path), patience=None)
+    state, history = run(epochs=2, checkpoint_dir=Path(tmp_path), patience=None, keep_best=False)
     record = json.loads((tmp_path / "10" / "run.json").read_text())["run"]
     assert record["history"] == history
     assert record["leaves"]["['state'].key"] == {"shape": [], "dtype": "threefry2x32 key"}

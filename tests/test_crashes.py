@@ -14,11 +14,13 @@ import warnings
 import pytest
 from runs import STEP, X, Y, equal, evaluate, linen_state
 
-from jdrop.training import checkpoint, fit
+from jdrop.training import _storage as storage
+from jdrop.training import fit
 
 OPERATIONS = [(os, name) for name in ("mkdir", "rename", "replace", "remove", "unlink", "rmdir", "fsync", "open")]
 OPERATIONS += [(io, "open")]  # that of pathlib
-SETTING = {"epochs": 3, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "patience": 100, "progress": False}
+SETTING = {"epochs": 3, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "progress": False}
+SETTING |= {"patience": 100, "keep_best": True}
 
 
 def run(folder, keep=1, save_every=None):
@@ -87,8 +89,8 @@ def test_a_kill_at_any_moment_of_a_run(saved, tmp_path, monkeypatch):
     newest, seen = 0, set()
     for copy in found:
         seen |= names(copy)
-        assert max(checkpoint.checkpoint_steps(copy), default=0) >= newest
-        newest = max(checkpoint.checkpoint_steps(copy), default=0)
+        assert max(storage.checkpoint_steps(copy), default=0) >= newest
+        newest = max(storage.checkpoint_steps(copy), default=0)
         same(run(copy, save_every=15), whole)
         # Between the last save and its removal, nothing more is saved and so nothing more removed.
         assert names(copy) - ({"10"} if newest == 15 else set()) == {"15"}
@@ -103,8 +105,8 @@ def test_a_kill_at_any_moment_of_a_start_that_clears_up(saved, tmp_path, monkeyp
         shutil.copytree(source / name, folder / left)
     (folder / ".saving-probe").mkdir()
     with copies(monkeypatch, folder, tmp_path) as found:
-        checkpoint.prepare(folder)
-        assert checkpoint.newest(folder)[0].name == "10"
+        storage.prepare(folder)
+        assert storage.newest(folder)[0].name == "10"
     for copy in found:
         same(run(copy, save_every=15), whole)
         assert names(copy) == {"15"}
@@ -119,7 +121,7 @@ def test_a_kill_at_any_moment_of_setting_damaged_checkpoints_aside(saved, tmp_pa
     for step in ("10", "15"):
         (folder / step / "run.json").write_text("{}")
     with copies(monkeypatch, folder, tmp_path) as found, pytest.warns(UserWarning, match="training resumes from .*/5"):
-        assert checkpoint.newest(folder)[0].name == "5"
+        assert storage.newest(folder)[0].name == "5"
     for copy in found:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

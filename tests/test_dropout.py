@@ -156,7 +156,7 @@ def test_nothing_is_drawn_where_nothing_is_random():
 
 def test_a_schedule_of_static_rates_compiles_a_few_programs_only():
     """Counted, since a program a rate would make an eager loop over rates unusable."""
-    from jdrop.functional.elementwise import _dropout
+    from jdrop.functional._dropout import _dropout
 
     jax.clear_caches()
     for rate in np.linspace(0, 1, 33):

@@ -55,7 +55,7 @@ def test_the_geometric_mean_of_a_softmax_layer_is_weight_scaling(rate):
     scaled = jax.nn.softmax(jdrop.dropout(None, X, rate, True, scaling="classic") @ KERNEL + BIAS)
     np.testing.assert_allclose(geometric, scaled, rtol=1e-5)
     if rate.ndim == 0:
-        kernel = jdrop.scale_weights({"w": KERNEL}, {"w": 1 - rate})["w"]
+        kernel = jdrop.scale_weights({"w": KERNEL}, {"w": rate})["w"]
         np.testing.assert_allclose(geometric, jax.nn.softmax(X @ kernel + BIAS), rtol=1e-5)
 
 
@@ -78,10 +78,9 @@ def test_both_means_of_a_deep_network(rate):
 
     @jax.jit
     def means(outputs, weights):
-        mc = jdrop.mc
-        return {"arithmetic": mc.arithmetic_mean(outputs, weights), "geometric": mc.geometric_mean(outputs, weights)}
+        return {"geometric": jdrop.mc.geometric_mean(outputs, weights)}
 
-    wanted = {"arithmetic": arithmetic, "geometric": geometric}
+    wanted = {"geometric": geometric}
     assert_in_both_precisions(means, (all_outputs, probabilities), wanted)
     assert_in_both_precisions(means, (all_outputs, 7 * probabilities), wanted)
     assert np.abs(arithmetic - geometric).max() > 1e-3
@@ -99,11 +98,11 @@ def test_monte_carlo_samples_approach_the_exact_means():
     exact = jax.vmap(predict)(masks)
     stochastic = lambda key, x: jax.nn.softmax(jdrop.dropout(key, x, 0.3, scaling="none") @ KERNEL + BIAS)
     samples = jdrop.mc.samples(stochastic, key(3), X, 4000)
-    arithmetic, geometric = jdrop.mc.arithmetic_mean(samples), jdrop.mc.geometric_mean(samples)
+    arithmetic, geometric = samples.mean(0), jdrop.mc.geometric_mean(samples)
     mean = jdrop.mc_dropout(stochastic, key(3), X, 4000).mean
     np.testing.assert_allclose(arithmetic, mean, rtol=1e-5)
     # A fixed key; the bound is five standard errors of the probabilities, or of their logarithms.
-    wanted = np.asarray(jdrop.mc.arithmetic_mean(exact, weights))
+    wanted = np.asarray(jnp.average(exact, axis=0, weights=weights))
     assert (np.abs(arithmetic - wanted) < 5 * np.std(samples, 0) / 4000**0.5).all()
     wanted = np.asarray(jdrop.mc.geometric_mean(exact, weights))
     logs = np.log(samples)
@@ -125,10 +124,9 @@ def test_excluded_classes():
 
 def test_bfloat16_samples():
     outputs = jax.vmap(predict)(jdrop.mc.all_masks(5, 0.5)[0])
-    for mean in (jdrop.mc.arithmetic_mean, jdrop.mc.geometric_mean):
-        result = mean(outputs.astype(jnp.bfloat16))
-        assert result.dtype == jnp.float32
-        np.testing.assert_allclose(result, mean(outputs), rtol=0.01)
+    result = jdrop.mc.geometric_mean(outputs.astype(jnp.bfloat16))
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, jdrop.mc.geometric_mean(outputs), rtol=0.01)
 
 
 def test_what_is_refused():
@@ -142,14 +140,12 @@ def test_what_is_refused():
         jdrop.mc.all_masks(3, jnp.array([0.5, 0.5]))
     assert np.isnan(jax.jit(lambda rate: jdrop.mc.all_masks(3, rate)[1])(1.5)).all()
     outputs = jnp.full((4, 2), 0.5)
-    for mean in (jdrop.mc.arithmetic_mean, jdrop.mc.geometric_mean):
-        with pytest.raises(ValueError, match=r"weights has shape \(3,\), but outputs of shape \(4, 2\) need \(4,\)"):
-            mean(outputs, jnp.ones(3))
-        for bad in ([1.0, 1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]):
-            with pytest.raises(ValueError, match="weights is .* must not be negative nor all 0"):
-                mean(outputs, jnp.array(bad))
-            assert np.isnan(jax.jit(mean)(outputs, jnp.array(bad))).any()
+    mean = jdrop.mc.geometric_mean
+    with pytest.raises(ValueError, match=r"weights has shape \(3,\), but outputs of shape \(4, 2\) need \(4,\)"):
+        mean(outputs, jnp.ones(3))
+    for bad in ([1.0, 1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]):
+        with pytest.raises(ValueError, match="weights is .* must not be negative nor all 0"):
+            mean(outputs, jnp.array(bad))
+        assert np.isnan(jax.jit(mean)(outputs, jnp.array(bad))).any()
     with pytest.raises(ValueError, match="must sum to 1"):
         jdrop.mc.geometric_mean(outputs * 3)
-    with pytest.raises(ValueError, match="must be finite"):
-        jdrop.mc.arithmetic_mean(outputs * jnp.nan)

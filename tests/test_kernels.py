@@ -18,8 +18,11 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jdrop
-from jdrop.masks import gpu, primitives, tpu
-from jdrop.masks.rate import as_rate, threshold
+from jdrop.masks import _gpu as gpu
+from jdrop.masks import _primitives as primitives
+from jdrop.masks import _tpu as tpu
+from jdrop.masks._mask import Spec
+from jdrop.masks._rate import as_rate, threshold
 
 ROWS = (2, 33, 64)
 
@@ -85,7 +88,7 @@ def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
     data = jax.random.key_data(key(7))
     whole = oracle.mask("threefry2x32", np.asarray(data), shape, 0.3)
     sizes = tuple(n // p for n, p in zip(shape, parts))
-    draw = jax.jit(functools.partial(kernel.drop, impl="threefry2x32", shape=shape, bits=32, interpret=True))
+    draw = jax.jit(functools.partial(kernel.drop, Spec("threefry2x32", shape, 32), interpret=True))
     rate = np.array([threshold(as_rate(0.3)).low, 0, np.float32(2).view(np.uint32)])
     for place in ([0] * len(parts), [p - 1 for p in parts]):
         origin = np.array(place) * sizes

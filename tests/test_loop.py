@@ -81,9 +81,7 @@ def test_a_loss_is_traced_once_over_steps_epochs_and_rates(tmp_path, scan):
         return jnp.mean((x @ params["w"] - 1.0) ** 2), {"rate": rate}, {"schedule": {"count": schedule["count"] + 1}}
 
     def state():
-        return TrainState.create(
-            apply_fn=None, params={"w": jnp.zeros(6)}, tx=TX, key=key(), collections={"schedule": {"count": 0.0}}
-        )
+        return TrainState.create(params={"w": jnp.zeros(6)}, tx=TX, key=key(), collections={"schedule": {"count": 0.0}})
 
     step = make_train_step(loss)
     _, history = fit(state(), step, X, scan=scan, checkpoint_dir=tmp_path, save_every=3, **SETTING)
@@ -114,7 +112,7 @@ def test_key_reuse_is_clean_through_a_whole_fit(tmp_path, scan):
 def test_donated_buffers_are_reused():
     """The parameters of all steps lie at the two or fewer places that XLA changes between."""
     params = {"w": jnp.zeros((6, 5000))}
-    state = TrainState.create(apply_fn=None, params=params, tx=optax.sgd(0.1, momentum=0.9), key=key())
+    state = TrainState.create(params=params, tx=optax.sgd(0.1, momentum=0.9), key=key())
     places, step = [], make_train_step(lambda p, batch, key: linear_loss(p, batch, key))
 
     def watching(state, batch):
@@ -250,7 +248,7 @@ def test_the_state_with_the_lowest_loss_is_returned_without_stopping():
         states.append(np.asarray(state.params["Dense_1"]["bias"]))
         return {"loss": next(losses)}
 
-    state, history = run(eval_fn=eval_fn, patience=100)
+    state, history = run(eval_fn=eval_fn, keep_best=True)
     assert history["eval_loss"] == [3.0, 1.0, 2.0, 1.5]
     np.testing.assert_array_equal(state.params["Dense_1"]["bias"], states[1])
 

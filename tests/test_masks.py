@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jdrop
-from jdrop.masks.rate import as_rate, threshold
+from jdrop.masks._rate import as_rate, threshold
 
 
 def same(a, b):

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sharded import LOSS, STEP, X, Y, alike, digests, evaluate, laid_out, make_loss, make_mesh, make_state, train
 
 from jdrop.training import fit, make_train_step, vmap_seeds
-from jdrop.training.data import gather
+from jdrop.training._data import gather
 
 SHAPES = [(1, 1), (2, 1), (4, 1), (8, 1), (4, 2), (2, 4), (1, 8), (2, 2)]
 both = pytest.mark.parametrize("scan", [False, True], ids=["steps", "scan"])
@@ -118,17 +118,17 @@ def test_seeds_lie_over_devices(shape, names, scan, tmp_path):
     mesh = make_mesh(shape, names)
     over_seeds = NamedSharding(mesh, PartitionSpec("seed"))
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(make_state, range(8)))
-    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate, donate_argnums=())
+    step, evaluation = vmap_seeds(STEP), vmap_seeds(evaluate)
     for epochs in (2, 4):
         states, history = train(
             jax.device_put(stack, over_seeds), step, mesh, names, scan=scan, epochs=epochs, checkpoint_dir=tmp_path,
-            eval_fn=evaluation, patience=50,
+            eval_fn=evaluation, patience=50, keep_best=True,
         )  # fmt: skip
     assert all(leaf.sharding == over_seeds for leaf in jax.tree.leaves(states))
     for seed in (0, 3, 7):
         state = jax.tree.map(lambda leaf, seed=seed: leaf[seed], states)
         of_seed = {name: [values[seed] for values in of_epochs] for name, of_epochs in history.items()}
-        alike((state, of_seed), train(make_state(seed), eval_fn=evaluate, patience=50))
+        alike((state, of_seed), train(make_state(seed), eval_fn=evaluate, patience=50, keep_best=True))
 
 
 @both

@@ -32,7 +32,7 @@ def linear_loss(params, batch, key):
 
 def state_of(params, collections=None, impl="threefry2x32"):
     tx = optax.sgd(0.1, momentum=0.9)  # optax.adam does not run under strict promotion
-    return TrainState.create(apply_fn=None, params=params, tx=tx, key=key(0, impl), collections=collections)
+    return TrainState.create(params=params, tx=tx, key=key(0, impl), collections=collections)
 
 
 def linear_state(impl="threefry2x32"):
@@ -224,7 +224,7 @@ def test_one_trace_whatever_the_types_of_the_initial_state(accumulate, per_examp
     tx = optax.chain(optax.sgd(0.1), optax.GradientTransformation(lambda params: 1.0, forgetful))
     weak = {"w": jnp.asarray(1.0)}
     assert weak["w"].weak_type
-    state = TrainState.create(apply_fn=None, params=weak, tx=tx, key=key(), collections={"scale": jnp.asarray(2.0)})
+    state = TrainState.create(params=weak, tx=tx, key=key(), collections={"scale": jnp.asarray(2.0)})
     types = jax.tree.map(jax.typeof, state)
     step = make_train_step(loss, accumulate=accumulate, per_example=per_example)
     state, _ = step(state, X)

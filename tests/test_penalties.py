@@ -281,7 +281,7 @@ def train(tx, step=lambda step: step, states=lambda make: make(jax.random.key(0)
 
     def make(key):
         params = Net().init(key, DATA[0], True)["params"]
-        return jdrop.training.TrainState.create(apply_fn=None, params=params, tx=tx, key=key)
+        return jdrop.training.TrainState.create(params=params, tx=tx, key=key)
 
     step = step(jdrop.training.make_train_step(loss_fn))
     with jax.numpy_dtype_promotion("standard"):  # which optax.adam needs

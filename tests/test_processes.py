@@ -85,7 +85,9 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     for seed in range(4):
         numbers, history = results["seeds"][seed % 2]
         of_seed = {name: [values[seed] for values in of_epochs] for name, of_epochs in history.items()}
-        alike(([leaf[seed] for leaf in numbers], of_seed), train(make_state(seed), patience=50, **options))
+        alike(
+            ([leaf[seed] for leaf in numbers], of_seed), train(make_state(seed), patience=50, keep_best=True, **options)
+        )
 
     # And back on a mesh of this one process.
     mesh = make_mesh((1, 8))
@@ -95,9 +97,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
 def test_ctrl_c_at_different_steps_or_in_one_process_stops_all_at_one_step(tmp_path):
     _, results = together(tmp_path, "interrupted_both", "interrupted_one", "resumed")
     for part, folder, step in (("interrupted_both", "both", 4), ("interrupted_one", "only", 8)):
-        for numbers, history in results[part]:
-            assert numbers[0] == step
-            assert len(history["loss"]) == step // 4
+        assert all(numbers[0] == step for numbers, _ in results[part])
         assert (tmp_path / folder / str(step)).is_dir()
     whole = train(eval_fn=evaluate)
     alike(results["resumed"][0], whole)

@@ -44,22 +44,22 @@ def outputs(params, rate, scaling, deterministic=False):
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.75])
 def test_classic_inverted_and_bare_networks(rate):
-    keep = dict.fromkeys(LAYERS, 1 - rate)
+    rates = dict.fromkeys(LAYERS, rate)
     params = parameters()
-    inverted = jdrop.scale_weights(params, keep)
-    classic = jdrop.scale_weights(params, keep, inverse=True)
+    inverted = jdrop.scale_weights(params, rates)
+    classic = jdrop.scale_weights(params, rates, inverse=True)
     power_of_two = rate in (0.0, 0.75)
 
     def same(actual, wanted):
         np.testing.assert_allclose(actual, wanted, rtol=0 if power_of_two else 2e-6, atol=0 if power_of_two else 1e-6)
 
-    # What was trained with the bare mask predicts with keep * W.
+    # What was trained with the bare mask predicts with (1 - rate) * W.
     same(outputs(inverted, rate, "none", True), outputs(params, rate, "classic", True))
     for deterministic in (False, True):
         same(outputs(inverted, rate, "inverted", deterministic), outputs(params, rate, "classic", deterministic))
         same(outputs(classic, rate, "classic", deterministic), outputs(params, rate, "inverted", deterministic))
     same(outputs(classic, rate, "none"), outputs(params, rate, "inverted"))
-    back = jdrop.scale_weights(inverted, keep, inverse=True)
+    back = jdrop.scale_weights(inverted, rates, inverse=True)
     jax.tree.map(same, back, params)
     for layer in LAYERS:
         np.testing.assert_array_equal(inverted[layer]["bias"], params[layer]["bias"])
@@ -73,8 +73,8 @@ def test_all_masks_of_a_linear_layer_refute_a_division(keep):
     probabilities = np.prod(np.where(masks, keep, 1 - keep), axis=1)
     expectation = probabilities @ ((masks * x) @ kernel)
     params = {"Dense_0": {"kernel": jnp.asarray(kernel, jnp.float32)}}
-    right = x @ np.asarray(jdrop.scale_weights(params, {"Dense_0": keep})["Dense_0"]["kernel"])
-    divided = x @ np.asarray(jdrop.scale_weights(params, {"Dense_0": keep}, inverse=True)["Dense_0"]["kernel"])
+    right = x @ np.asarray(jdrop.scale_weights(params, {"Dense_0": 1 - keep})["Dense_0"]["kernel"])
+    divided = x @ np.asarray(jdrop.scale_weights(params, {"Dense_0": 1 - keep}, inverse=True)["Dense_0"]["kernel"])
     np.testing.assert_allclose(right, expectation, rtol=1e-5)
     np.testing.assert_allclose(divided, expectation / keep**2, rtol=1e-5)
 
@@ -84,8 +84,8 @@ def test_one_rounding_in_every_precision(dtype):
     kernel = array((20, 30)).astype(dtype)
     wide = np.asarray(kernel.astype(jnp.complex64)).astype(np.complex64)
     for inverse in (False, True):
-        result = jdrop.scale_weights({"w": kernel}, {"w": 0.7}, inverse=inverse)["w"]
-        exact = wide / np.float32(0.7) if inverse else wide * np.float32(0.7)
+        result = jdrop.scale_weights({"w": kernel}, {"w": 0.3}, inverse=inverse)["w"]
+        exact = wide / (1 - np.float32(0.3)) if inverse else wide * (1 - np.float32(0.3))
         exact = exact if dtype == jnp.complex64 else exact.real
         assert result.dtype == dtype
         if dtype == jnp.complex64:
@@ -96,8 +96,8 @@ def test_one_rounding_in_every_precision(dtype):
 
 def test_double_precision():
     with jax.enable_x64(True):
-        result = jdrop.scale_weights({"w": jnp.ones((2, 2))}, {"w": 0.7})["w"]
-        assert (result == 0.7).all()
+        result = jdrop.scale_weights({"w": jnp.ones((2, 2))}, {"w": 0.3})["w"]
+        assert (result == 1 - 0.3).all()
 
 
 def test_nnx_layers_in_a_list_and_recurrent_cells():
@@ -108,8 +108,8 @@ def test_nnx_layers_in_a_list_and_recurrent_cells():
 
     model = Model(nnx.Rngs(0))
     params = jdrop.nnx.train_parts(model)["params"]
-    keep = {"layers/1": 0.5, "cell/dense_h/kernel": 0.25, "attention/value": 0.5}
-    result = jdrop.scale_weights(params, keep)
+    rates = {"layers/1": 0.5, "cell/dense_h/kernel": 0.75, "attention/value": 0.5}
+    result = jdrop.scale_weights(params, rates)
     assert jax.tree.structure(result) == jax.tree.structure(params)
     before, after = nnx.to_pure_dict(params), nnx.to_pure_dict(result)
     factors = {("layers", 1): 0.5, ("cell", "dense_h"): 0.25, ("attention", "value"): 0.5}
@@ -131,12 +131,12 @@ def test_bare_trees_variables_stacks_and_traces():
     np.testing.assert_array_equal(result["params"]["Dense_0"]["kernel"], kernel * 0.5)
     np.testing.assert_array_equal(result["batch_stats"]["mean"], kernel)
     np.testing.assert_array_equal(jdrop.scale_weights({"w": kernel[0]}, {"w": 0.5})["w"], kernel[0] * 0.5)
-    keeps = jnp.array([0.25, 0.5, 1.0])
-    stack = jax.vmap(lambda params, keep: jdrop.scale_weights(params, {"w": keep}))({"w": array((3, 2, 2))}, keeps)
-    np.testing.assert_array_equal(stack["w"], array((3, 2, 2)) * keeps[:, None, None])
-    traced = jax.jit(lambda keep: jdrop.scale_weights({"w": kernel}, {"w": keep})["w"])
-    np.testing.assert_array_equal(traced(0.5), kernel * 0.5)
-    for bad in (0.0, 1.5, float("nan")):
+    rates = jnp.array([0.25, 0.5, 0.0])
+    stack = jax.vmap(lambda params, rate: jdrop.scale_weights(params, {"w": rate}))({"w": array((3, 2, 2))}, rates)
+    np.testing.assert_array_equal(stack["w"], array((3, 2, 2)) * np.array([0.75, 0.5, 1.0], np.float32)[:, None, None])
+    traced = jax.jit(lambda rate: jdrop.scale_weights({"w": kernel}, {"w": rate})["w"])
+    np.testing.assert_array_equal(traced(0.75), kernel * 0.25)
+    for bad in (1.0, -0.5, float("nan")):
         assert np.isnan(traced(bad)).all()
 
 
@@ -149,13 +149,13 @@ def test_what_is_refused():
         jdrop.scale_weights(params, {"Dense_1/bias": 0.5})
     with pytest.raises(ValueError, match="names the kernel 'Dense_1/kernel' twice"):
         jdrop.scale_weights(params, {"Dense_1": 0.5, "Dense_1/kernel": 0.5})
-    with pytest.raises(TypeError, match=f"keep is 0.5, but a dict.*write {{'Dense_1': 0.5}}. The layers are {layers}"):
+    with pytest.raises(TypeError, match=f"rates is 0.5, but a dict.*write {{'Dense_1': 0.5}}. The layers are {layers}"):
         jdrop.scale_weights(params, 0.5)
-    for bad in (0.0, -0.5, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"keep\['Dense_1'\] is .* in \(0, 1\].*write 1 - rate"):
+    for bad in (1.0, -0.5, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"rates\['Dense_1'\] is .* in \[0, 1\).*write rate=0.5"):
             jdrop.scale_weights(params, {"Dense_1": bad})
     for bad in ("half", [0.5], True):
-        with pytest.raises(TypeError, match=r"keep\['Dense_1'\] is"):
+        with pytest.raises(TypeError, match=r"rates\['Dense_1'\] is"):
             jdrop.scale_weights(params, {"Dense_1": bad})
     with pytest.raises(TypeError, match="'w' has dtype int32"):
         jdrop.scale_weights({"w": jnp.ones((2, 2), int)}, {"w": 0.5})

@@ -12,9 +12,12 @@ import pytest
 from cases import IMPLEMENTATIONS, RATES, SHAPES, key
 
 import jdrop
-from jdrop.masks import STREAM_VERSION, packed, words
-from jdrop.masks.layout import as_matrix
-from jdrop.masks.rate import as_rate, threshold
+from jdrop.masks import STREAM_VERSION
+from jdrop.masks import _packed as packed
+from jdrop.masks import _words as words
+from jdrop.masks._layout import as_matrix
+from jdrop.masks._mask import Mask
+from jdrop.masks._rate import as_rate, threshold
 
 ONES, ZEROS = [2**32 - 1] * 4, [0] * 4
 PI = [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89]
@@ -93,7 +96,7 @@ def test_any_tile_can_be_drawn_alone(impl, shape, origin, sizes):
     for rate in (np.float32(0.3), rates):
         of_tile = rate if rate.ndim == 0 else rate[here]
         limit = threshold(as_rate(of_tile))._replace(valid=None)
-        draw = jax.jit(lambda at, limit=limit: packed.tile(data, limit, at, impl, shape, sizes, 32))
+        draw = jax.jit(lambda at, limit=limit: packed.tile(Mask(key(7, impl), limit, shape, 32), at, sizes))
         wanted = whole >= np.round(rate.astype(np.float64) * 2**32).astype(np.uint64)
         np.testing.assert_array_equal(draw(np.array(origin, np.uint32)), wanted[here])
 
@@ -103,9 +106,9 @@ def test_written_out_the_blocks_are_those_of_the_loop(impl):
     """As on a GPU, where a program of XLA's has no loop."""
     limit = threshold(as_rate(0.3))
     for shape in ((3, 40, 64), (5, 1025), (70,)):
-        data = jax.random.key_data(key(7, impl))
-        words = packed.draw(data, limit, impl, shape, 32, unroll=True)
-        np.testing.assert_array_equal(words, packed.draw(data, limit, impl, shape, 32))
+        mask, data = Mask(key(7, impl), limit, shape, 32), jax.random.key_data(key(7, impl))
+        words = packed.draw(mask, unroll=True)
+        np.testing.assert_array_equal(words, packed.draw(mask))
         np.testing.assert_array_equal(packed.opened(words, shape), oracle.mask(impl, np.asarray(data), shape, 0.3))
 
 
@@ -128,7 +131,7 @@ def test_counters_do_not_wrap_around():
     limit = threshold(as_rate(0.5))._replace(valid=None)
     for origin in ((0, 0, 0, 0), (2**10 - 1, 2**9 - 1, 2**13 - 64, 0), (513, 300, 4097, 3)):
         row = (origin[0] * shape[1] + origin[1]) * shape[2] + origin[2] + np.arange(64, dtype=np.uint64)
-        tile = packed.tile(data, limit, np.array(origin, np.uint32), "threefry2x32", shape, (1, 1, 64, 2), 32)
+        tile = packed.tile(Mask(key(7), limit, shape, 32), np.array(origin, np.uint32), (1, 1, 64, 2))
         for column in range(2):
             counter = np.full(64, 2**31 | (origin[3] + column), np.uint32), (row // 32).astype(np.uint32)
             word = oracle.threefry2x32(np.asarray(data), counter, 13)[0]

@@ -66,7 +66,7 @@ def test_a_vmapped_step_is_each_seed_s_own():
     step = make_train_step(linear_loss)
 
     def run(seed_key):
-        state = TrainState.create(apply_fn=None, params={"w": jnp.zeros(6)}, tx=optax.sgd(0.1), key=seed_key)
+        state = TrainState.create(params={"w": jnp.zeros(6)}, tx=optax.sgd(0.1), key=seed_key)
         return jax.lax.scan(lambda s, _: step(s, X), state, None, length=5)[0].params["w"]
 
     keys = jax.random.split(key(3), 3)
@@ -111,7 +111,8 @@ def test_training_learns():
     assert float(make_eval_step(loss_fn)(state, (X, Y))["accuracy"]) == 1.0
 
 
-def test_early_stopping_returns_the_best_state():
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_early_stopping_returns_the_best_state_or_the_last(keep_best):
     losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
     states = []
 
@@ -127,11 +128,12 @@ def test_early_stopping_returns_the_best_state():
         batch_size=8,
         eval_fn=eval_fn,
         patience=2,
+        keep_best=keep_best,
         progress=False,
     )
     assert history["eval_loss"] == [3.0, 1.0, 2.0, 1.5]
-    np.testing.assert_array_equal(state.params["w"], states[1])
-    assert int(state.step) == 10
+    np.testing.assert_array_equal(state.params["w"], states[1 if keep_best else 3])
+    assert int(state.step) == (10 if keep_best else 20)
     assert len(history["loss"]) == 4
 
 
@@ -205,7 +207,7 @@ def test_a_second_fit_goes_on_where_the_first_one_stopped():
 def test_donation_leaves_what_the_caller_gave_alone():
     root, params = key(), {"w": jnp.zeros(6)}
     for _ in range(2):
-        state = TrainState.create(apply_fn=None, params=params, tx=optax.sgd(0.1), key=root)
+        state = TrainState.create(params=params, tx=optax.sgd(0.1), key=root)
         make_train_step(linear_loss)(state, X)
     assert not params["w"].is_deleted()
     jax.random.split(root)
@@ -216,13 +218,13 @@ def test_a_field_that_shares_the_parameters_is_a_copy():
         average: dict | None = None
 
     params = {"w": jnp.zeros(6)}
-    state = Averaged.create(apply_fn=None, params=params, tx=optax.sgd(0.1), key=key(), average=params)
+    state = Averaged.create(params=params, tx=optax.sgd(0.1), key=key(), average=params)
     make_train_step(linear_loss)(state, X)
     assert not params["w"].is_deleted()
 
 
 def test_an_evaluation_that_is_not_finite_is_named():
-    with pytest.raises(NonFiniteLossError, match=r"after epoch 1 \(step 5\) is nan"):
+    with pytest.raises(NonFiniteLossError, match="after step 5 is nan"):
         fit(
             linear_state(), make_train_step(linear_loss), X, epochs=2, batch_size=8, patience=1, progress=False,
             eval_fn=lambda state: {"loss": float("nan")},
@@ -254,11 +256,12 @@ def test_every_implementation_of_keys_trains_an_nnx_model(impl):
         ({"batch_size": 41}, r"batch_size is 41, but there are only 40 examples"),
         ({"batch_size": 0}, r"batch_size is 0"),
         ({"epochs": -1}, "epochs is -1"),
-        ({"patience": 1}, "pass an eval_fn"),
+        ({"patience": 1}, "patience needs an evaluation: pass an eval_fn"),
+        ({"keep_best": True}, "keep_best needs an evaluation: pass an eval_fn"),
         ({"patience": 0, "eval_fn": lambda state: {"loss": 0.0}}, "patience is 0"),
         (
             {"patience": 1, "eval_fn": lambda state: {"error": 0.0}},
-            r"returned \['error'\], but a dict of metrics, with patience one that has a 'loss'",
+            r"returned \['error'\], but a dict of metrics, with patience or keep_best one that has a 'loss'",
         ),
         ({"data": (X, Y[:3])}, r"first axes of \[3, 40\]"),
         ({"data": X[:0]}, r"of at least 1"),
@@ -271,8 +274,12 @@ def test_sizes_that_do_not_fit(change, message):
 
 
 def test_a_loss_function_of_a_wrong_form():
-    with pytest.raises(TypeError, match=r"returned a .*, but \(loss, metrics\)"):
-        make_train_step(lambda params, batch, key: jnp.sum(params["w"]))(linear_state(), X)
+    with pytest.raises(TypeError, match=r"returned a tuple of 1, but loss, \(loss, metrics\)"):
+        make_train_step(lambda params, batch, key: (jnp.sum(params["w"]),))(linear_state(), X)
+    with pytest.raises(TypeError, match=r"the loss as an array of shape \(6,\), but one number .*return loss.mean\(\)"):
+        make_train_step(lambda params, batch, key: params["w"])(linear_state(), X)
+    with pytest.raises(TypeError, match="the loss as a dict"):
+        make_train_step(lambda params, batch, key: {"loss": jnp.sum(params["w"])})(linear_state(), X)
     with pytest.raises(ValueError, match=r"collections \['stats'\], but the state carries \[\]"):
         make_train_step(lambda params, batch, key: (jnp.sum(params["w"]), {}, {"stats": 0}))(linear_state(), X)
     for metrics in (None, {"loss": 0.0}):
@@ -284,4 +291,4 @@ def test_a_loss_function_of_a_wrong_form():
     with pytest.raises(TypeError, match="model is a int"):
         jdrop.nnx.train_parts(3)
     with pytest.raises(TypeError, match=r"write key=jax.random.key\(0\)"):
-        TrainState.create(apply_fn=None, params={}, tx=optax.sgd(0.1), key=None)
+        TrainState.create(params={}, tx=optax.sgd(0.1), key=None)

@@ -11,7 +11,7 @@ from cases import assert_in_both_precisions, key
 from scipy import special, stats
 
 import jdrop
-from jdrop.mc import uncertainty
+from jdrop.mc import calibration, metrics, uncertainty
 
 GENERATOR = np.random.default_rng(0)
 SAMPLES, EXAMPLES, CLASSES = 9, 6, 4
@@ -65,7 +65,7 @@ def of_noise(y, targets, **noise):
     return {
         "aleatoric_variance": uncertainty.aleatoric_variance(**noise),
         "total_variance": uncertainty.total_variance(y, **noise),
-        "mixture_log_likelihood": uncertainty.mixture_log_likelihood(y, targets, **noise),
+        "mixture_log_likelihood": metrics.mixture_log_likelihood(y, targets, **noise),
     }
 
 
@@ -86,7 +86,7 @@ CASES = {
         },
     ),
     "labels": (
-        lambda p: {"label_log_likelihood": uncertainty.label_log_likelihood(p, jnp.asarray(LABELS))},
+        lambda p: {"label_log_likelihood": metrics.label_log_likelihood(p, jnp.asarray(LABELS))},
         [SMOOTH],
         {"label_log_likelihood": np.log(SMOOTH.mean(0)[np.arange(EXAMPLES), LABELS])},
     ),
@@ -119,7 +119,7 @@ CASES = {
         },
     ),
     "prior": (
-        lambda rate, decay: {"prior_tau": uncertainty.prior_tau(rate, 2.0, 50, decay)},
+        lambda rate, decay: {"prior_tau": calibration.prior_tau(rate, 2.0, 50, decay)},
         [0.25, 0.5],
         {"prior_tau": 0.75 * 4 / 50},
     ),
@@ -236,7 +236,7 @@ OF_PROBABILITIES = (
     uncertainty.vote_disagreement,
     uncertainty.max_probability,
     uncertainty.margin,
-    lambda p: uncertainty.label_log_likelihood(p, jnp.zeros(3, int)),
+    lambda p: metrics.label_log_likelihood(p, jnp.zeros(3, int)),
 )
 OF_OUTPUTS = (
     uncertainty.predictive_mean,
@@ -244,7 +244,7 @@ OF_OUTPUTS = (
     lambda y: uncertainty.total_variance(y, tau=1.0),
     lambda y: uncertainty.quantiles(y, 0.5),
     uncertainty.central_interval,
-    lambda y: uncertainty.mixture_log_likelihood(y, jnp.zeros(3), tau=1.0),
+    lambda y: metrics.mixture_log_likelihood(y, jnp.zeros(3), tau=1.0),
 )
 
 
@@ -292,12 +292,16 @@ def test_what_are_no_outputs(bad, error, message):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda u: u.label_log_likelihood(GOOD, np.array([0, 2, 0])), ValueError, r"2 at \(1,\).*\[0, 1\] for 2"),
-        (lambda u: u.label_log_likelihood(GOOD, jnp.array([0, 0, -1])), ValueError, r"-1 at \(2,\)"),
-        (lambda u: u.label_log_likelihood(GOOD, np.array([0, 2**32, 0])), ValueError, "labels is 4294967296"),
-        (lambda u: u.label_log_likelihood(GOOD, np.zeros(3)), TypeError, r"float64.*labels.astype\(int\)"),
-        (lambda u: u.label_log_likelihood(GOOD, np.zeros(3, bool)), TypeError, "bool, but integers"),
-        (lambda u: u.label_log_likelihood(GOOD, np.zeros((3, 1), int)), ValueError, r"shape \(3, 1\).* need \(3,\)"),
+        (lambda u: metrics.label_log_likelihood(GOOD, np.array([0, 2, 0])), ValueError, r"2 at \(1,\).*\[0, 1\] for 2"),
+        (lambda u: metrics.label_log_likelihood(GOOD, jnp.array([0, 0, -1])), ValueError, r"-1 at \(2,\)"),
+        (lambda u: metrics.label_log_likelihood(GOOD, np.array([0, 2**32, 0])), ValueError, "labels is 4294967296"),
+        (lambda u: metrics.label_log_likelihood(GOOD, np.zeros(3)), TypeError, r"float64.*labels.astype\(int\)"),
+        (lambda u: metrics.label_log_likelihood(GOOD, np.zeros(3, bool)), TypeError, "bool, but integers"),
+        (
+            lambda u: metrics.label_log_likelihood(GOOD, np.zeros((3, 1), int)),
+            ValueError,
+            r"shape \(3, 1\).* need \(3,\)",
+        ),
         (lambda u: u.vote_disagreement(GOOD[:1]), ValueError, "1 sample, but two are needed"),
         (lambda u: u.aleatoric_variance(), TypeError, "either tau=1.0 or log_variance"),
         (lambda u: u.total_variance(OUTPUTS, tau=1.0, log_variance=OUTPUTS), TypeError, "either tau=1.0"),
@@ -309,20 +313,24 @@ def test_what_are_no_outputs(bad, error, message):
         (lambda u: u.total_variance(OUTPUTS, tau=jnp.ones((5, 3))), ValueError, r"tau has shape \(5, 3\)"),
         (lambda u: u.total_variance(OUTPUTS, log_variance=jnp.ones(3)), ValueError, r"log_variance has shape \(3,\)"),
         (
-            lambda u: u.mixture_log_likelihood(OUTPUTS, jnp.zeros((3, 1)), tau=1.0),
+            lambda u: metrics.mixture_log_likelihood(OUTPUTS, jnp.zeros((3, 1)), tau=1.0),
             ValueError,
             r"targets .* need \(3,\)",
         ),
-        (lambda u: u.mixture_log_likelihood(OUTPUTS, jnp.full(3, jnp.nan), tau=1.0), ValueError, "targets is nan"),
+        (
+            lambda u: metrics.mixture_log_likelihood(OUTPUTS, jnp.full(3, jnp.nan), tau=1.0),
+            ValueError,
+            "targets is nan",
+        ),
         (lambda u: u.quantiles(OUTPUTS, 1.1), ValueError, r"q is 1.1.* in \[0, 1\]"),
         (lambda u: u.quantiles(OUTPUTS, [0.5, -0.1]), ValueError, r"q is -0.1"),
         (lambda u: u.central_interval(OUTPUTS, 0.0), ValueError, r"coverage is 0.0.* in \(0, 1\]"),
         (lambda u: u.central_interval(OUTPUTS, float("nan")), ValueError, "coverage is nan"),
-        (lambda u: u.prior_tau(1.0, 1.0, 10, 0.1), ValueError, r"rate is 1, but .*\[0, 1\)"),
-        (lambda u: u.prior_tau(1.5, 1.0, 10, 0.1), ValueError, "rate is 1.5"),
-        (lambda u: u.prior_tau(0.5, 0.0, 10, 0.1), ValueError, "length_scale is 0.0"),
-        (lambda u: u.prior_tau(0.5, 1.0, 0, 0.1), ValueError, "num_examples is 0"),
-        (lambda u: u.prior_tau(0.5, 1.0, 10, 0.0), ValueError, "weight_decay is 0.0"),
+        (lambda u: calibration.prior_tau(1.0, 1.0, 10, 0.1), ValueError, r"rate is 1, but .*\[0, 1\)"),
+        (lambda u: calibration.prior_tau(1.5, 1.0, 10, 0.1), ValueError, "rate is 1.5"),
+        (lambda u: calibration.prior_tau(0.5, 0.0, 10, 0.1), ValueError, "length_scale is 0.0"),
+        (lambda u: calibration.prior_tau(0.5, 1.0, 0, 0.1), ValueError, "num_examples is 0"),
+        (lambda u: calibration.prior_tau(0.5, 1.0, 10, 0.0), ValueError, "weight_decay is 0.0"),
     ],
     ids=range(27),
 )
@@ -336,12 +344,12 @@ def test_concrete_values_are_checked_inside_jit_too():
     with pytest.raises(ValueError, match="probabilities"):
         jax.jit(lambda x: x + uncertainty.margin(twice))(jnp.zeros(3))
     with pytest.raises(ValueError, match="labels is 7"):
-        jax.jit(lambda p: uncertainty.label_log_likelihood(p, np.full(3, 7)))(GOOD)
+        jax.jit(lambda p: metrics.label_log_likelihood(p, np.full(3, 7)))(GOOD)
 
 
 @pytest.mark.parametrize("bad", [-1, 2])
 def test_a_traced_label_out_of_range_is_nan(bad):
-    result = jax.jit(uncertainty.label_log_likelihood)(GOOD, jnp.array([0, bad, 1]))
+    result = jax.jit(metrics.label_log_likelihood)(GOOD, jnp.array([0, bad, 1]))
     np.testing.assert_array_equal(np.isnan(result), [False, True, False])
 
 
@@ -349,10 +357,10 @@ def test_traced_arguments_out_of_range_are_nan():
     @jax.jit
     def values(one, outputs):
         return (
-            uncertainty.prior_tau(one, 1.0, 10, 0.1),
-            uncertainty.prior_tau(one - 1.5, 1.0, 10, 0.1),
-            uncertainty.prior_tau(0.5, -one, 10, 0.1),
-            uncertainty.prior_tau(0.5, 1.0, 10, one - 1),
+            calibration.prior_tau(one, 1.0, 10, 0.1),
+            calibration.prior_tau(one - 1.5, 1.0, 10, 0.1),
+            calibration.prior_tau(0.5, -one, 10, 0.1),
+            calibration.prior_tau(0.5, 1.0, 10, one - 1),
             uncertainty.quantiles(outputs, 1.5 * one),
             uncertainty.central_interval(outputs, one - 1),
             uncertainty.total_variance(outputs, tau=one - 1),

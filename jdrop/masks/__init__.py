@@ -58,57 +58,5 @@ run the kernel on their own shard, inside of ``jax.shard_map``, under explicit a
 under automatic ones; on TPUs XLA draws under automatic axes. Everywhere the bits are the same.
 """
 
-import functools
-
-import jax
-import jax.numpy as jnp
-
-from jdrop.keys import as_typed_key
-from jdrop.masks.primitives import keep
-from jdrop.masks.rate import as_rate, static_bits, threshold
-from jdrop.masks.shape import as_shape, shared_shape
-
-__all__ = ["STREAM_VERSION", "keep_mask"]
-
-STREAM_VERSION = 2
-
-
-def keep_mask(key, shape, rate, *, broadcast_dims=()):
-    """Draw a boolean mask that is False with probability `rate`.
-
-    ``keep[e] = U(e) >= round(rate * 2**32)``, U(e) a 32-bit uniform of the key and the element.
-
-    Args:
-      key: a PRNG key, shape ().
-      shape: shape of the mask, a tuple of non-negative integers.
-      rate: the probability that an element is dropped, in [0, 1]; a number or an array, traced or
-        not, that broadcasts against `shape`.
-      broadcast_dims: axes along which one decision is shared; negative ones count from the end.
-
-    Returns:
-      bool array of `shape`, True where an element is kept. A traced rate that is NaN or outside
-      [0, 1] keeps nothing.
-
-    Raises:
-      TypeError: no key, a rate that is no real number, a shape that is no tuple of integers.
-      ValueError: a concrete rate outside [0, 1] or NaN, an array of keys, an axis out of range, a
-        rate that does not broadcast against `shape`.
-
-    Example:
-      >>> import jax, jdrop
-      >>> jdrop.keep_mask(jax.random.key(0), (2, 3), 0.5).shape
-      (2, 3)
-    """
-    shape = as_shape(shape)
-    rate = as_rate(rate)
-    drawn_shape = shared_shape(shape, rate.shape, broadcast_dims)
-    limit = threshold(rate)
-    return _keep_mask(as_typed_key(key), limit, shape, drawn_shape, static_bits(limit))
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _keep_mask(key, limit, shape, drawn_shape, bits):
-    kept = keep(key, limit, drawn_shape, bits)
-    if limit.valid is not None:
-        kept = kept & limit.valid
-    return jnp.broadcast_to(kept, shape)
+from jdrop.masks._keep_mask import STREAM_VERSION as STREAM_VERSION
+from jdrop.masks._keep_mask import keep_mask as keep_mask

@@ -6,10 +6,9 @@ from jdrop.mc import conformal as conformal
 from jdrop.mc import metrics as metrics
 from jdrop.mc import plots as plots
 from jdrop.mc import uncertainty as uncertainty
-from jdrop.mc.batches import mc_dropout_batches as mc_dropout_batches
-from jdrop.mc.ensemble import all_masks as all_masks
-from jdrop.mc.ensemble import arithmetic_mean as arithmetic_mean
-from jdrop.mc.ensemble import geometric_mean as geometric_mean
-from jdrop.mc.prediction import MCPrediction as MCPrediction
-from jdrop.mc.prediction import mc_dropout as mc_dropout
-from jdrop.mc.sampling import samples as samples
+from jdrop.mc._batches import mc_dropout_batches as mc_dropout_batches
+from jdrop.mc._ensemble import all_masks as all_masks
+from jdrop.mc._ensemble import geometric_mean as geometric_mean
+from jdrop.mc._prediction import MCPrediction as MCPrediction
+from jdrop.mc._prediction import mc_dropout as mc_dropout
+from jdrop.mc._sampling import samples as samples

@@ -1,9 +1,9 @@
 """jdrop for Flax NNX: modules in the place of Flax's own, and models as pure functions."""
 
-from jdrop.nnx.dropout import Dropout as Dropout
-from jdrop.nnx.model import model_loss as model_loss
-from jdrop.nnx.model import predictor as predictor
-from jdrop.nnx.model import train_parts as train_parts
-from jdrop.nnx.model import update_model as update_model
-from jdrop.nnx.recurrent import RecurrentDropout as RecurrentDropout
-from jdrop.nnx.recurrent import Zoneout as Zoneout
+from jdrop.nnx._dropout import Dropout as Dropout
+from jdrop.nnx._model import model_loss as model_loss
+from jdrop.nnx._model import predictor as predictor
+from jdrop.nnx._model import train_parts as train_parts
+from jdrop.nnx._model import update_model as update_model
+from jdrop.nnx._recurrent import RecurrentDropout as RecurrentDropout
+from jdrop.nnx._recurrent import Zoneout as Zoneout

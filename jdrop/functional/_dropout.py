@@ -1,0 +1,163 @@
+"""Dropout of single units."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdrop._checks import as_flag, at_least_float32, check_choice
+from jdrop.masks._mask import as_mask
+from jdrop.masks._packed import draw, opened
+from jdrop.masks._primitives import drop, keep, scaled
+from jdrop.masks._rate import Threshold, as_rate
+from jdrop.masks._shape import shared_shape
+
+_SCALINGS = ("inverted", "classic", "none")
+_SAVES = ("key", "mask")
+_IMPLEMENTATIONS = (None, "xla", "pallas", "pallas_tpu")
+
+
+def dropout(
+    key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key", implementation=None
+):
+    """Set each element of `x` to zero with probability `rate`.
+
+    ``y = keep * x / (1 - rate)`` with ``keep = keep_mask(key, x.shape, rate)``; ``y = x`` at evaluation.
+
+    Args:
+      key: a PRNG key, shape (); may be None where nothing is drawn (evaluation, or a static rate of 0 or 1).
+      x: a floating-point or complex array of any shape.
+      rate: the probability that an element is dropped, in [0, 1]; a number or an array, traced or
+        not, that broadcasts against `x`. It gets no gradient: the output's expectation does not depend on it.
+      deterministic: True at evaluation; a boolean, traced or not.
+      broadcast_dims: axes along which one decision is shared; negative ones count from the end.
+      scaling: "inverted" divides kept elements by the keep probability while training; "classic"
+        leaves them and multiplies by it at evaluation; "none" does neither.
+      save: what JAX keeps for the backward pass: the "key", from which that draws the mask again, or the
+        "mask", one bit an element. Where both passes are one program, XLA may merge both draws and hold those bits.
+      implementation: None takes what is fastest where the program is compiled for, all with the very same result: on
+        a GPU or TPU one kernel that reads `x` and writes the output, for one rate, real `x` of 8 to 32 bits,
+        ``broadcast_dims=()`` and ``save="key"``; XLA elsewhere, and for the rest. "xla" goes without the kernel.
+        "pallas" asks for it, and interprets the GPU's, slowly, where there is neither; "pallas_tpu" the TPU's. A
+        program for several GPUs with a kernel in it has one mesh, which is concrete: write "xla" for others.
+
+    Returns:
+      An array of the shape and dtype of `x`. The scale is the inverse of the keep probability that
+      the mask really has, so ``E[y] = x``. A NaN or infinity in a dropped element reaches neither the
+      output nor a gradient. A traced rate that is NaN or outside [0, 1] makes the output NaN.
+
+    Raises:
+      TypeError: integer input, no key where one is needed, a rate or flag of a wrong type.
+      ValueError: a concrete rate outside [0, 1] or NaN, an unknown `scaling`, `save` or
+        `implementation`, an axis out of range, an array of keys.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> y = jdrop.dropout(jax.random.key(0), jnp.ones((2, 3)), 0.5)
+      >>> sorted(set(y.ravel().tolist())) == [0.0, 2.0]
+      True
+
+    Paper:
+      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+    x = _as_inexact(x)
+    rate = as_rate(rate)
+    deterministic = as_flag(deterministic)
+    check_choice("scaling", scaling, _SCALINGS)
+    check_choice("save", save, _SAVES)
+    check_choice("implementation", implementation, _IMPLEMENTATIONS)
+    evaluation = deterministic is True
+    if key is None and not draws(rate, deterministic):
+        key = jax.random.key(0)  # any key does: nothing is drawn from it
+    if isinstance(rate, np.ndarray) and (not rate.any() or (evaluation and scaling != "classic")):
+        shared_shape(x.shape, rate.shape, broadcast_dims)  # which raises what it has to
+        return x
+    mask = as_mask(key, x.shape, rate, broadcast_dims)
+    train, evaluate = _scales(mask.limit, x.dtype, scaling)
+    if evaluation:
+        return _scaled(x, evaluate)
+    if deterministic is not False:
+        zeros = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), mask.limit)
+        mask, train = dataclasses.replace(mask, limit=zeros), jnp.where(deterministic, evaluate, train)
+    return _dropout(mask, x, train, save, implementation)
+
+
+def draws(rate, deterministic) -> bool:
+    """Whether dropout needs a key: not at evaluation, nor at static rates of 0 and 1."""
+    if as_flag(deterministic) is True:
+        return False
+    rate = as_rate(rate)
+    return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
+
+
+_scaled = jax.jit(scaled)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _dropout(mask, x, scale, save, implementation):
+    """The elements of x that a mask keeps, scaled; the others 0."""
+    limit, shape = mask.limit, mask.shape
+    if save == "mask":
+        shape = jnp.broadcast_shapes(shape, limit.low.shape)
+        mask = dataclasses.replace(mask, limit=limit._replace(valid=None), shape=shape)
+        loop, unrolled = (functools.partial(draw, unroll=unroll) for unroll in (False, True))
+        words = lax.platform_dependent(mask, cuda=unrolled, default=loop)
+        return _masked(lambda words: opened(words, shape), words, x, scale)
+    if limit.low.ndim == 0 and shape == x.shape:
+        return drop(mask, scale, x, implementation)
+    return _masked(keep, mask, x, scale)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _masked(open_mask, source, x, scale):
+    """The scaled elements that `open_mask(source)` keeps; a derivative keeps no more than these arguments."""
+    return jnp.where(open_mask(source), scaled(x, scale), jnp.zeros((), x.dtype))
+
+
+def _scales(limit, dtype, scaling):
+    """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
+    if isinstance(limit.low, jax.Array) or limit.low.ndim:
+        return _computed_scales(limit, dtype, scaling)
+    return _number_scales(int(limit.low), limit.all_dropped is not None, dtype, scaling)
+
+
+@functools.lru_cache
+def _number_scales(low, all_dropped, dtype, scaling):
+    limit = Threshold(np.asarray(low, np.uint32), np.asarray(True) if all_dropped else None, None)
+    return _computed_scales(limit, dtype, scaling)
+
+
+def _computed_scales(limit, dtype, scaling):
+    low, all_dropped, valid = limit
+    xp, dtype = jnp if isinstance(low, jax.Array) else np, np.dtype(at_least_float32(dtype)).type
+    one = xp.ones(low.shape, dtype) if valid is None else xp.where(valid, dtype(1), dtype(np.nan))
+    # 2**32 - low exactly, then rounded once: one minus a rounded rate near 1 could be 0.
+    left = 2.0**32 - low.astype(np.float64) if xp is np else np.uint32(0) - low
+    keep = xp.where(low == 0, one, one * (left.astype(dtype) / dtype(2**32)))
+    inverse = dtype(1) / keep
+    if all_dropped is not None:
+        keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))
+    return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
+
+
+def _as_inexact(x):
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
+        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
+    if not isinstance(x, jax.Array):
+        x = jnp.asarray(x)
+    _check_dtype(x.dtype)
+    return x
+
+
+@functools.lru_cache
+def _check_dtype(dtype):
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+            f"x has dtype {dtype}, but a kept element is divided by the keep probability, which "
+            "needs a floating-point or complex array: write x.astype(jnp.float32)."
+        )
+    if dtype == jnp.float8_e8m0fnu:
+        raise TypeError(f"x has dtype {dtype}, which has no zero to drop to: write x.astype(jnp.float8_e4m3fn).")

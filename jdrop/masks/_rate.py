@@ -1,0 +1,77 @@
+"""What a rate means: the threshold that its units fall under, and the probability that is left."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdrop._checks import at_least_float32, is_concrete
+
+_ALLOWED = "a rate is the probability that a unit is dropped, a number in [0, 1]"
+
+
+class Threshold(NamedTuple):
+    """A rate as the mask needs it; every field has the rate's shape."""
+
+    low: jax.Array  # uint32: a unit is dropped if its 32-bit uniform lies below
+    all_dropped: jax.Array | None  # bool: the threshold is 2**32, which `low` cannot say; None if it nowhere is
+    valid: jax.Array | None  # bool: the rate lies in [0, 1]; None if it was checked to
+
+
+def as_rate(rate):
+    """Return `rate` as a float scalar or array in JAX's precision, or say what is wrong with it.
+
+    A Python number is rounded as JAX rounds every Python number (to float32 unless
+    `jax_enable_x64` is on), so that a static and a traced rate mean the same probability.
+
+    Raises:
+      TypeError: not a real number or an array of them.
+      ValueError: a concrete rate that is NaN or outside [0, 1].
+    """
+    if type(rate) is float:
+        return _as_number(rate, jax.config.jax_enable_x64)
+    if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
+        raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
+    dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(rate)
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
+    dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it
+    return _as_concrete(rate, dtype) if is_concrete(rate) else rate.astype(dtype)
+
+
+@functools.lru_cache
+def _as_number(rate: float, _):
+    """A Python float's rate: what eager calls on small arrays would spend a fifth of their time on."""
+    return _as_concrete(rate, at_least_float32(jnp.result_type(rate)))
+
+
+def _as_concrete(rate, dtype):
+    concrete = np.asarray(rate)
+    bad = ~((concrete >= 0) & (concrete <= 1))
+    if bad.any():
+        raise ValueError(f"rate is {concrete[bad].flat[0]}, but {_ALLOWED}: write rate=0.5 to drop half of the units.")
+    return concrete.astype(dtype)
+
+
+def threshold(rate) -> Threshold:
+    """The threshold round(rate * 2**32) of each rate; that of an invalid (traced) rate is 0."""
+    xp, traced = (jnp, True) if isinstance(rate, jax.Array) else (np, False)
+    dtype = rate.dtype.type
+    valid = (rate >= 0) & (rate <= 1) if traced else None
+    scaled = xp.round((xp.where(valid, rate, dtype(0)) if traced else rate) * dtype(2**32))
+    all_dropped = scaled >= dtype(2**32)
+    low = xp.where(all_dropped, dtype(0), scaled).astype(np.uint32)
+    return Threshold(low, all_dropped if traced or all_dropped.any() else None, valid)
+
+
+def static_bits(limit: Threshold) -> int:
+    """How many leading bits of the threshold may be set: 0, 4 (a static multiple of 1/16) or 32.
+
+    Three classes and no finer, so that a schedule of static rates compiles at most three programs.
+    """
+    if isinstance(limit.low, jax.Array) or limit.low.ndim:
+        return 32
+    low = int(limit.low)
+    return 0 if low == 0 else 4 if low % 2**28 == 0 else 32

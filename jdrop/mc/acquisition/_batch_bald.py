@@ -1,0 +1,89 @@
+"""A batch of examples, each for what its label adds to those of the others."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jdrop._checks import as_size
+from jdrop._keys import as_typed_key
+from jdrop.mc._checks import as_probabilities
+from jdrop.mc.acquisition._scores import as_batch_size
+from jdrop.mc.uncertainty import entropy
+
+
+def batch_bald(key, probabilities, k, num_configurations=10_000):
+    """Pick a batch of k examples, each for what its label adds to those of the examples before it.
+
+    Greedily, ``pick[t] = argmax_i I(y[i]; w | y[pick[0]], ..., y[pick[t - 1]])``, which is the argmax of the joint
+    mutual information with the parameters w of the S samples. The expectation over the labels of the picked examples is
+    exact as long as these have at most `num_configurations` configurations, classes**t, and an average over that many
+    random ones from there on.
+
+    Args:
+      key: a PRNG key, shape (), for the random configurations.
+      probabilities: shape (num_samples, n, classes), rows that sum to 1.
+      k: how many, in [1, n].
+      num_configurations: at least 1; the memory grows with num_samples * num_configurations.
+
+    Returns:
+      (indices, information): the picks, integers of shape (k,) without repetition, and in nats the joint mutual
+      information of the first 1, 2, ..., k of them, of shape (k,), at most log num_samples but for sampling error.
+      Under a trace invalid probabilities give NaN information.
+
+    Raises:
+      TypeError: no key, probabilities that are no array of numbers, or a size that is no integer.
+      ValueError: empty input, not probabilities, another number of axes, k outside [1, n], or num_configurations
+        below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> probabilities = jax.nn.softmax(jax.random.normal(jax.random.key(0), (20, 50, 3)))
+      >>> indices, information = jdrop.mc.acquisition.batch_bald(jax.random.key(1), probabilities, 4)
+      >>> indices.shape, information.shape
+      ((4,), (4,))
+
+    Paper:
+      Kirsch, van Amersfoort & Gal 2019, "BatchBALD: efficient and diverse batch acquisition for deep Bayesian active
+      learning".
+    """
+    p = as_probabilities(probabilities, "num_samples", "n", "classes")
+    k = as_batch_size(k, p.shape[1])
+    return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _batch_bald(key, p, k, num_configurations):
+    num_samples, n, classes = p.shape
+    expected = entropy(p).mean(0)
+    size = min(num_configurations, classes ** (k - 1))
+    fits = jnp.array([classes ** (step + 1) <= size for step in range(k)])
+
+    def predicted(posterior, i):
+        return jnp.matmul(posterior.T, p[:, i], precision="highest")  # not a GPU's TensorFloat-32
+
+    # A configuration of the picked examples' labels has a weight, its probability, and a posterior over the samples.
+    def step(state, inputs):
+        posterior, weight, free = state  # (num_samples, size), (size,), (n,)
+        key, fits = inputs
+        joint = jax.lax.map(lambda i: (weight * entropy(predicted(posterior, i))).sum(), jnp.arange(n))
+        gain = joint - expected
+        pick = jnp.argmax(jnp.where(free, gain, -jnp.inf))
+
+        weight = (weight[:, None] * predicted(posterior, pick)).reshape(-1)  # (size * classes,): one more label
+        # Stratified resampling keeps the expectation of each configuration's weight.
+        points = (jnp.arange(size, dtype=p.dtype) + jax.random.uniform(key, (size,), p.dtype)) / size
+        drawn = jnp.searchsorted(jnp.cumsum(weight / weight.sum()), points).clip(max=len(weight) - 1)
+        chosen = jnp.where(fits, jnp.arange(size), drawn)
+        weight = jnp.where(fits, weight[:size], 1 / size)
+        configuration, label = jnp.divmod(chosen, classes)
+        posterior = posterior[:, configuration] * p[:, pick][:, label]
+        total = posterior.sum(0)
+        posterior = posterior / jnp.where(total > 0, total, 1)
+        return (posterior, weight, free.at[pick].set(False)), (pick, gain[pick])
+
+    posterior = jnp.full((num_samples, size), 1 / num_samples, p.dtype)
+    weight = jnp.zeros(size, p.dtype).at[0].set(1)  # the one configuration of no labels; the rest is free room
+    start = posterior, weight, jnp.ones(n, bool)
+    _, (picks, gains) = jax.lax.scan(step, start, (jax.random.split(key, k), fits))
+    return picks, jnp.cumsum(gains)

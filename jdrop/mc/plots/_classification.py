@@ -1,0 +1,118 @@
+"""Figures of a classifier's uncertainty."""
+
+import numpy as np
+
+from jdrop.mc import metrics
+from jdrop.mc._checks import as_finite
+from jdrop.mc.plots._axes import new_axes
+
+_DIAGONAL = "perfect calibration"
+
+
+def reliability_diagram(probabilities, labels, num_bins=15, ax=None, label=None):
+    """Accuracy against confidence in bins, `jdrop.mc.metrics.reliability`, with `jdrop.mc.metrics.ece` in the legend.
+
+    Empty bins are left out.
+
+    Args:
+      probabilities: such as `MCPrediction.mean`, shape (..., classes), rows that sum to 1.
+      labels: integers in [0, classes), shape (...).
+      num_bins: how many bins, at least 1.
+      ax: matplotlib axes, which may hold other reliability diagrams; new ones if None.
+      label: a name for the legend.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      TypeError: an argument of a wrong type or dtype.
+      ValueError: empty input, not probabilities, a label out of range, shapes that don't match, or num_bins below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> ax = jdrop.mc.plots.reliability_diagram(jax.nn.softmax(jnp.eye(3)), jnp.arange(3))
+
+    Paper:
+      Guo et al. 2017, "On calibration of modern neural networks".
+    """
+    confidence, accuracy, count = (np.asarray(x) for x in metrics.reliability(probabilities, labels, num_bins))
+    error, filled = float(metrics.ece(probabilities, labels, num_bins)), count > 0
+    ax = new_axes() if ax is None else ax
+
+    if _DIAGONAL not in ax.get_legend_handles_labels()[1]:
+        ax.plot([0, 1], [0, 1], ":", color="black", label=_DIAGONAL)
+    ax.plot(confidence[filled], accuracy[filled], "o-", markersize=4, label=f"{label or 'model'} (ECE {error:.3f})")
+    ax.set(xlabel="mean confidence in bin (probability)", ylabel="accuracy in bin (fraction)")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.legend()
+    return ax
+
+
+def risk_coverage(uncertainty, correct, ax=None, label=None):
+    """Error rate of the most certain examples against their share, `jdrop.mc.metrics.risk_coverage`.
+
+    Args:
+      uncertainty: finite, shape (n,), in any unit: the higher, the sooner a prediction is rejected.
+      correct: booleans of shape (n,).
+      ax: matplotlib axes, which may hold other curves; new ones if None.
+      label: a name for the legend.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      TypeError: an argument of a wrong type or dtype.
+      ValueError: empty input, an uncertainty that is not finite, or shapes that don't match.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> ax = jdrop.mc.plots.risk_coverage(jnp.array([0.1, 0.9, 0.5]), jnp.array([True, False, True]))
+
+    Paper:
+      Geifman & El-Yaniv 2017, "Selective classification for deep neural networks".
+    """
+    coverage, risk = metrics.risk_coverage(uncertainty, correct)
+    ax = new_axes() if ax is None else ax
+
+    ax.plot(coverage, risk, label=f"{label or 'model'} (all kept: {risk[-1]:.3f})")
+    ax.set(xlabel="coverage (fraction kept, most certain first)", ylabel="risk (error rate of what is kept)")
+    ax.set(xlim=(0, 1.02))
+    ax.legend()
+    return ax
+
+
+def uncertainty_histogram(in_distribution, out_of_distribution, ax=None, xlabel="uncertainty (nats)"):
+    """Histograms of an uncertainty on familiar and on foreign inputs, over the same 30 bins.
+
+    Each bar is the fraction of its own inputs.
+
+    Args:
+      in_distribution: finite, shape (n,).
+      out_of_distribution: finite, shape (m,), in the same unit.
+      ax: matplotlib axes; new ones if None.
+      xlabel: the name of the uncertainty, with its unit.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      TypeError: not an array of floats.
+      ValueError: empty input, a number that is not finite, or another number of axes.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> ax = jdrop.mc.plots.uncertainty_histogram(jnp.array([0.1, 0.2, 0.2]), jnp.array([0.5, 0.9]))
+    """
+    values = {"in distribution": in_distribution, "out of distribution": out_of_distribution}
+    values = {name: np.asarray(as_finite(name.replace(" ", "_"), x, "n"), np.float64) for name, x in values.items()}
+    ax = new_axes() if ax is None else ax
+
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 30)
+    for name, x in values.items():
+        ax.hist(x, edges, weights=np.full(len(x), 1 / len(x)), alpha=0.5, label=f"{name} (n = {len(x)})")
+    ax.set(xlabel=xlabel, ylabel="fraction of inputs in bin")
+    ax.legend()
+    return ax

@@ -1,0 +1,103 @@
+"""Dropout for Flax NNX."""
+
+import jax
+from flax import nnx
+
+from jdrop.functional._dropout import draws, dropout
+
+
+class Dropout(nnx.Dropout):
+    """`jdrop.dropout` as an NNX module, in the place of `flax.nnx.Dropout`.
+
+    ``y = keep * x / (1 - rate)`` with a key from the module's stream; ``y = x`` where deterministic.
+
+    Args:
+      rate: the probability that an element is dropped, in [0, 1].
+      broadcast_dims: axes along which one decision is shared.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      scaling: "inverted", "classic" or "none", as in `jdrop.dropout`.
+      save: "key" or "mask": what the backward pass keeps, as in `jdrop.dropout`.
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Raises:
+      ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed.
+      TypeError: `rngs` is neither an Rngs, a stream, a key nor None.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> y = jdrop.nnx.Dropout(0.5, rngs=nnx.Rngs(0))(jnp.ones((2, 3)))
+
+    Paper:
+      Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+
+    def __init__(
+        self,
+        rate,
+        *,
+        broadcast_dims=(),
+        deterministic=False,
+        rng_collection="dropout",
+        scaling="inverted",
+        save="key",
+        rngs=None,
+    ):
+        rngs = stream(rngs, rng_collection)
+        super().__init__(
+            rate, broadcast_dims=broadcast_dims, deterministic=deterministic, rng_collection=rng_collection, rngs=rngs
+        )
+        self.scaling = scaling
+        self.save = save
+
+    def __call__(self, inputs, *, deterministic=None, rngs=None, rate=None):
+        """Apply dropout.
+
+        Args:
+          inputs: a floating-point or complex array.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+          rate: a rate, traced or not, to use instead of the module's own.
+        """
+        deterministic = self.deterministic if deterministic is None else deterministic
+        if deterministic is None:
+            raise ValueError(
+                "No `deterministic` argument was provided to Dropout: pass it to the constructor or to the call, or "
+                "set it with model.train(), model.eval() or nnx.view."
+            )
+        rate = self.rate if rate is None else rate
+        key = self._key(rngs) if draws(rate, deterministic) else None
+        return dropout(
+            key,
+            inputs,
+            rate,
+            deterministic,
+            broadcast_dims=self.broadcast_dims,
+            scaling=self.scaling,
+            save=self.save,
+        )
+
+    def _key(self, rngs):
+        source = self.rngs if rngs is None else stream(rngs, self.rng_collection)
+        if source is None:
+            raise ValueError(
+                "`deterministic` is False, but no `rngs` argument was provided to Dropout as either a __call__ "
+                f"argument or class attribute: give it nnx.Rngs({self.rng_collection}=0), or deterministic=True."
+            )
+        return source() if isinstance(source, nnx.RngStream) else source
+
+
+def stream(rngs, name):
+    """The stream `name` of `rngs` (or its default stream); streams, keys and None pass as they are."""
+    if isinstance(rngs, nnx.Rngs):
+        try:
+            return rngs[name]
+        except (AttributeError, KeyError):
+            raise ValueError(
+                f"dropout draws from the random stream {name!r}, but the given Rngs has only "
+                f"{sorted(rngs)} and no default: write nnx.Rngs({name}=0) or nnx.Rngs(0)."
+            ) from None
+    if rngs is None or isinstance(rngs, (nnx.RngStream, jax.Array)):
+        return rngs
+    raise TypeError(f"rngs must be a Rngs, RngStream or jax.Array, but got {type(rngs)}.")

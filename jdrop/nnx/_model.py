@@ -1,0 +1,179 @@
+"""NNX models as `predict(key, x)`, and in `jdrop.training`."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jdrop._flax.modes import evaluation_arguments
+from jdrop._keys import fold_in
+from jdrop.nnx._recurrent import RecurrentDropout, Zoneout
+
+
+def predictor(model, **kwargs):
+    """Turn an NNX model into `predict(key, x)`, in which only dropout is stochastic.
+
+    Every `Dropout` (jdrop's and Flax's), attention dropout, `RecurrentDropout` and `Zoneout` draws, whatever
+    `deterministic` the model passes it; every `BatchNorm` uses its running statistics; everything else is in
+    evaluation mode. Each random stream of the model gets its own key, derived from `key` and the stream's path. The
+    model itself is left as it is.
+
+    Args:
+      model: a `flax.nnx.Module`.
+      **kwargs: further arguments of the model's call. Those named `train`, `training` or `is_training` are False and
+        `deterministic` is True unless given.
+
+    Returns:
+      A function of a key and an input batch, for `jdrop.mc_dropout`.
+
+    Raises:
+      TypeError: `model` is not an NNX module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> predict = jdrop.nnx.predictor(jdrop.nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+      >>> jdrop.mc_dropout(predict, jax.random.key(0), jnp.ones((4, 3)), 10).mean.shape
+      (4, 3)
+
+    Paper:
+      Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
+    """
+    _check_model(model)
+    graphdef, state = nnx.split(model)
+    settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
+    return jax.tree_util.Partial(_Apply(graphdef, settings), state, arrays)
+
+
+def train_parts(model):
+    """What `jdrop.training.TrainState.create` needs of an NNX model.
+
+    Args:
+      model: a `flax.nnx.Module`. Its random streams are left out: every step derives its own keys.
+
+    Returns:
+      A dict of `params` (the `nnx.Param` variables) and `collections` (all others).
+
+    Example:
+      >>> import jax, optax, jdrop
+      >>> from flax import nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> state = jdrop.training.TrainState.create(
+      ...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
+    """
+    _check_model(model)
+    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    return {"params": params, "collections": {"variables": rest}}
+
+
+def model_loss(model, loss_fn):
+    """Turn a loss of an NNX model into the pure `loss_fn(params, batch, key)` of `make_train_step`.
+
+    With a key the model is in training mode and each of its random streams starts from a key derived from `key` and
+    the stream's path; with ``key=None`` it is in evaluation mode. Updated variables (batch statistics) are returned.
+
+    Args:
+      model: a `flax.nnx.Module`; only its structure is used.
+      loss_fn: `(model, batch) -> loss` or `(loss, metrics)`.
+
+    Returns:
+      `(params, batch, key, variables) -> (loss, metrics, collections)`.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jdrop
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> loss = jdrop.nnx.model_loss(model, lambda model, batch: ((model(batch) ** 2).mean(), {}))
+      >>> step = jdrop.training.make_train_step(loss)
+    """
+    _check_model(model)
+    graphdef, _, random_state, _ = nnx.split(model, nnx.Param, nnx.RngState, ...)
+
+    def pure_loss(params, batch, key, variables):
+        running = _merge(graphdef, params, random_state, variables)
+        if key is None:
+            running.eval()
+        else:
+            running.train()
+            _reseed(running, key)
+        result = loss_fn(running, batch)
+        _, _, _, variables = nnx.split(running, nnx.Param, nnx.RngState, ...)
+        loss, *metrics = result if isinstance(result, tuple) else (result,)
+        return loss, *(metrics or [{}]), {"variables": variables}
+
+    return pure_loss
+
+
+def update_model(model, state):
+    """Write a `TrainState`'s parameters and other variables back into the NNX model that it came from.
+
+    Args:
+      model: the model that `train_parts` took apart; changed in place.
+      state: the trained state.
+    """
+    nnx.update(model, state.params, state.collections["variables"])
+
+
+def _check_model(model):
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model is a {type(model).__name__}, but a flax.nnx.Module is needed: write MyModel(...).")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """A model's stochastic call; equal models compare equal, so that each is compiled once."""
+
+    graphdef: nnx.GraphDef
+    settings: tuple[tuple[str, Any], ...]
+
+    def __call__(self, state, arrays, key, x):
+        model = _merge(self.graphdef, state)
+        model.eval()
+        for _, module in nnx.iter_modules(model):
+            for kind, name, mode in _FORCED:
+                if isinstance(module, kind):
+                    setattr(module, name, mode)
+                    module.__class__ = _forced(type(module), name, mode)
+        _reseed(model, key)
+        return model(x, **dict(self.settings), **arrays)
+
+
+_FORCED = (
+    (nnx.Dropout, "deterministic", False),
+    (RecurrentDropout, "deterministic", False),
+    (Zoneout, "deterministic", False),
+    (nnx.MultiHeadAttention, "deterministic", False),
+    (nnx.BatchNorm, "use_running_average", True),
+)
+
+
+def _merge(graphdef, *states):
+    """`nnx.merge` with variables of the current trace, which alone may be changed in it."""
+    return nnx.merge(graphdef, *jax.tree.map(lambda array: array, states))
+
+
+@functools.cache
+def _forced(kind, name, mode):
+    """The layer class `kind` with one argument of its call fixed, whatever its constructor or its caller says."""
+    call = inspect.signature(kind.__call__)
+
+    def __call__(self, *args, **kwargs):
+        bound = call.bind(self, *args, **kwargs)
+        if name in call.parameters:
+            bound.arguments[name] = mode
+        return kind.__call__(*bound.args, **bound.kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": __call__})
+
+
+def _reseed(model, key):
+    """Start every random stream of `model` from a key of its own."""
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.RngStream):
+            stream_key = fold_in(key, *(part if isinstance(part, int) else str(part) for part in path))
+            shape = node.key.shape
+            node.key.set_value(jax.random.split(stream_key, shape) if shape else stream_key)
+            node.count.set_value(jax.numpy.zeros(shape, jax.numpy.uint32))

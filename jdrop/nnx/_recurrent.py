@@ -1,0 +1,226 @@
+"""Dropout for Flax NNX's recurrent cells."""
+
+import jax
+from flax import nnx
+
+from jdrop._checks import as_flag
+from jdrop._flax.cells import (
+    advance,
+    begin,
+    check_carry,
+    drop_state,
+    innermost,
+    mask_key,
+    nested,
+    part_names,
+    part_rates,
+    unread,
+    zone,
+)
+from jdrop.functional._dropout import draws, dropout
+from jdrop.nnx._dropout import stream
+
+
+class _Wrapper(nnx.RNNCellBase):
+    """A cell around a cell."""
+
+    def __init__(self, cell, deterministic, rng_collection, rngs):
+        if isinstance(cell, _Wrapper) and not (isinstance(self, Zoneout) and isinstance(cell, RecurrentDropout)):
+            raise nested(self, cell)
+        rngs = stream(rngs, rng_collection)
+        self.cell = cell
+        self.deterministic = deterministic
+        self.rng_collection = rng_collection
+        self.rngs = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
+
+    @property
+    def num_feature_axes(self):
+        return self.cell.num_feature_axes
+
+    def initialize_carry(self, input_shape, rngs=None, carry_init=None):
+        """The wrapped cell's first carry, and the keys of the masks from the module's stream unless deterministic.
+
+        Args:
+          input_shape: shape of the input of one step.
+          rngs: a stream for the wrapped cell's carry; the masks do not come from it.
+          carry_init: an initializer of the wrapped cell's carry.
+        """
+        cell = self.cell.initialize_carry(input_shape, rngs, carry_init)
+        idle = self.rngs is None or (self.deterministic is not None and as_flag(self.deterministic) is True)
+        key = None if idle else self.rngs() if isinstance(self.rngs, nnx.RngStream) else self.rngs
+        return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
+
+    def _flag(self, deterministic):
+        deterministic = self.deterministic if deterministic is None else deterministic
+        if deterministic is None:
+            raise ValueError(
+                f"No `deterministic` argument was provided to {type(self).__name__}: pass it to the constructor or to "
+                "the call, or set it with model.train(), model.eval() or nnx.view."
+            )
+        return deterministic
+
+    def _check(self, carry, rates, deterministic):
+        name = type(self).__name__
+        check_carry(name, carry, self._names(getattr(carry, "cell", None)))
+        if carry.keys is None and any(draws(rate, deterministic) for rate in rates):
+            raise ValueError(
+                f"`deterministic` is False, but {name} had no `rngs` or was deterministic when its carry was made: "
+                f"give its constructor rngs=nnx.Rngs({self.rng_collection}=0) and make the carry in training mode, or "
+                "pass deterministic=True."
+            )
+
+
+class RecurrentDropout(_Wrapper):
+    """A recurrent cell whose inputs and recurrent state are dropped, by the same masks at all time steps.
+
+    ``c_t, h_t = cell((c_{t-1}, m_h * h_{t-1}), m_x * x_t)`` with ``m = keep / (1 - rate)`` drawn once a sequence. The
+    memory c of an LSTM is not dropped; nor is the path on which a cell of one state (GRU, a residual one) hands h on:
+    there ``m_h * h`` is what its layers are called with. At evaluation it is the cell.
+
+    The wrapper goes where the cell went, ``nnx.RNN(RecurrentDropout(cell, 0.25, rngs=rngs))``. The keys are drawn where
+    the carry is made, before the loop over time, and travel in the carry, whose `cell` is the wrapped cell's.
+
+    Args:
+      cell: a `flax.nnx.RNNCellBase`.
+      rate: the probability that an element of the inputs is dropped, in [0, 1].
+      recurrent_rate: that of the recurrent state; None takes `rate`.
+      fresh: True draws new masks at each step.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Raises:
+      ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed; a cell of one
+        state that calls no layer with it.
+      TypeError: a carry that another cell made; a cell that is wrapped already; `rngs` is neither an Rngs, a stream,
+        a key nor None.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> rnn = nnx.RNN(jdrop.nnx.RecurrentDropout(nnx.GRUCell(3, 4, rngs=rngs), 0.25, 0.5, rngs=rngs))
+      >>> rnn(jnp.ones((2, 10, 3))).shape
+      (2, 10, 4)
+
+    Paper:
+      Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
+    """
+
+    def __init__(
+        self, cell, rate, recurrent_rate=None, *, fresh=False, deterministic=False, rng_collection="dropout", rngs=None
+    ):
+        super().__init__(cell, deterministic, rng_collection, rngs)
+        self.rate = rate
+        self.recurrent_rate = rate if recurrent_rate is None else recurrent_rate
+        self.fresh = fresh
+
+    def _names(self, state):
+        return ("inputs", "recurrent")
+
+    def __call__(self, carry, inputs, *, deterministic=None):
+        """Make one step.
+
+        Args:
+          carry: that of `initialize_carry` or of the step before.
+          inputs: the input of one step.
+          deterministic: True at evaluation; goes before the module's own.
+
+        Returns:
+          The new carry and the output.
+        """
+        deterministic = self._flag(deterministic)
+        self._check(carry, (self.rate, self.recurrent_rate), deterministic)
+        inputs = dropout(mask_key(carry, "inputs", self.fresh), inputs, self.rate, deterministic)
+        key = mask_key(carry, "recurrent", self.fresh)
+        state, read = drop_state(key, carry.cell, self.recurrent_rate, deterministic)
+        cell = self.cell if read is None else _reading(self.cell, state, read)
+        cell, output = cell(state, inputs)
+        return advance(carry, cell), output
+
+
+def _reading(cell, state, dropped):
+    """A shadow of `cell`, in which the layers that are called with the state read the dropped one."""
+    (h,), found = jax.tree.leaves(state), []
+
+    def reader(layer):
+        def call(x, *args, **kwargs):
+            if x is h:
+                found.append(layer)
+            return layer(dropped if x is h else x, *args, **kwargs)
+
+        return call
+
+    shadow = object.__new__(type(cell))
+    for name, value in vars(cell).items():
+        is_layer = isinstance(value, nnx.Module) and not isinstance(value, nnx.RNNCellBase)
+        vars(shadow)[name] = reader(value) if is_layer else value
+
+    def step(state, inputs):
+        result = shadow(state, inputs)
+        if not found:
+            raise unread(cell)
+        return result
+
+    return step
+
+
+class Zoneout(_Wrapper):
+    """A recurrent cell in which each unit of the state keeps its previous value with probability `rate`.
+
+    ``h_t = new_t where keep else h_{t-1}``, with new masks at each step; at evaluation the expectation,
+    ``(1 - rate) * new_t + rate * h_{t-1}``. The output of the cell, a part of its state, follows.
+
+    The wrapper goes where the cell went, ``nnx.RNN(Zoneout(cell, (0.5, 0.05), rngs=rngs))``. The keys are drawn where
+    the carry is made, before the loop over time, and travel in the carry, whose `cell` is the wrapped cell's.
+
+    Args:
+      cell: a `flax.nnx.RNNCellBase` whose output is a part of its new carry, as in all of Flax's; or a
+        `RecurrentDropout` around one.
+      rate: the probability that a unit keeps its previous value, in [0, 1]; one for all parts of the carry, or one for
+        each in its order, (c, h) for an LSTM.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Raises:
+      ValueError: `rngs` has neither the named stream nor a default, or none came where one is needed; a wrong number of
+        rates; an output that is no part of the carry.
+      TypeError: a carry that another cell made; a cell that is wrapped already; `rngs` is neither an Rngs, a stream,
+        a key nor None.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> rnn = nnx.RNN(jdrop.nnx.Zoneout(nnx.LSTMCell(3, 4, rngs=rngs), (0.5, 0.05), rngs=rngs))
+      >>> rnn(jnp.ones((2, 10, 3))).shape
+      (2, 10, 4)
+
+    Paper:
+      Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations".
+    """
+
+    def __init__(self, cell, rate, *, deterministic=False, rng_collection="dropout", rngs=None):
+        super().__init__(cell, deterministic, rng_collection, rngs)
+        self.rate = tuple(rate) if isinstance(rate, list) else rate
+
+    def _names(self, state):
+        return part_names(innermost(state))
+
+    def __call__(self, carry, inputs, *, deterministic=None):
+        """Make one step.
+
+        Args:
+          carry: that of `initialize_carry` or of the step before.
+          inputs: the input of one step.
+          deterministic: True at evaluation; goes before the module's own.
+
+        Returns:
+          The new carry and the output.
+        """
+        deterministic = self._flag(deterministic)
+        rates = part_rates(self.rate, innermost(carry))
+        self._check(carry, rates, deterministic)
+        cell, output = zone(carry, *self.cell(carry.cell, inputs), rates, deterministic)
+        return advance(carry, cell), output

@@ -1,0 +1,69 @@
+"""The training state: Flax's, with the run's root key."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from flax.training import train_state
+
+from jdrop._keys import as_typed_key
+
+
+class TrainState(train_state.TrainState):
+    """Flax's `TrainState` with the root key of the run and the variables that are not trained.
+
+    Nothing random is stored but the root: step s draws from ``fold_in(key, "dropout", s)``.
+
+    Attributes:
+      step: number of updates taken, int.
+      apply_fn: the model's apply function, or None: nothing here calls it; not a part of the tree.
+      params: trained parameters, a tree of arrays.
+      tx: an optax gradient transformation; not a part of the tree.
+      opt_state: its state.
+      key: the root key of the run, shape ().
+      collections: other variables by collection name, such as {"batch_stats": ...}.
+    """
+
+    key: jax.Array
+    collections: dict[str, Any] = struct.field(default_factory=dict)
+
+    @classmethod
+    def create(cls, *, apply_fn=None, params, tx, key, collections=None, **kwargs):
+        """Make the state of step 0.
+
+        Args:
+          apply_fn: the model's apply function, for code of yours that reads it from the state.
+          params: the parameters to train, a dict of arrays as Flax makes it; copied.
+          tx: an optax gradient transformation.
+          key: the root key of the run; a legacy key is wrapped.
+          collections: other variables by collection name, {"batch_stats": ...}; they reach the loss by these names.
+          **kwargs: fields of a subclass.
+
+        Raises:
+          TypeError: no key.
+          ValueError: an array of keys.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, optax, jdrop
+          >>> state = jdrop.training.TrainState.create(
+          ...     params={"w": jnp.zeros(3)}, tx=optax.adam(1e-3), key=jax.random.key(0))
+        """
+        state = super().create(
+            apply_fn=apply_fn,
+            params=params,
+            tx=tx,
+            key=as_typed_key(key),
+            collections=dict(collections or {}),
+            **kwargs,
+        )
+        # Steps donate their state: without a copy the first one would delete the caller's own arrays.
+        return jax.tree.map(jnp.copy, without_weak_types(state.replace(step=jnp.zeros((), jnp.int32))))
+
+
+def without_weak_types(tree):
+    """The leaves of `tree` as arrays of their dtypes, which promotion leaves alone.
+
+    So a step is traced once: its result has the types of its argument, and of a state that was read from a file.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)

@@ -1,0 +1,252 @@
+"""Checkpoints on disk: written by orbax, whole or not there, and checked to the byte when they are read.
+
+A checkpoint is the folder named after its step: the arrays as orbax writes them, and `run.json` with everything else
+and a SHA-256 of every file. It is written under another name and renamed, so that a folder with a step's name is whole
+whenever the process is killed; the hashes find what was damaged later.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from jdrop.training._leaves import data_of, is_key, with_data
+
+ARRAYS, MANIFEST, SAVING, BROKEN = "arrays", "run.json", ".saving-", ".broken"
+
+
+class CheckpointError(OSError, ValueError):
+    """A checkpoint can't be written or read, or is another run's."""
+
+
+def as_folder(path) -> Path:
+    """The absolute path of a folder on this machine's file system."""
+    if "://" in str(path):
+        raise ValueError(
+            f"checkpoint_dir is {str(path)!r}, but a folder of a file system is needed: mount it, and write where."
+        )
+    return Path(path).expanduser().absolute()
+
+
+def checkpoint_steps(folder) -> list[int]:
+    """The steps of the checkpoints in a folder, ascending; whatever else is there is somebody else's."""
+    return sorted(
+        int(path.name)
+        for path in folder.glob("*")
+        if path.name.isdecimal()
+        and path.name == str(int(path.name))
+        and ((path / MANIFEST).exists() or (path / ARRAYS).exists())
+    )
+
+
+def prepare(folder):
+    """Make the folder, see that it can be written to, and remove what a killed process left half written."""
+
+    def begin():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"{SAVING}*"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        probe = folder / f"{SAVING}probe"
+        probe.mkdir()
+        probe.rmdir()
+
+    try:
+        _by_first_process(begin)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
+        ) from error
+
+
+def save(folder, step, tree, about, keep):
+    """Write the checkpoint of a step, then remove all but the newest `keep` (None: keep all).
+
+    Args:
+      folder: an absolute path on a file system that all processes share.
+      step: the step's number.
+      tree: arrays; typed keys too.
+      about: everything else, as JSON has it.
+
+    Raises:
+      CheckpointError: the disk is full or read-only. No part of the checkpoint is left, and those before it stay.
+    """
+    target, temporary = folder / str(step), folder / f"{SAVING}{step}"
+
+    def begin():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+
+    def finish():
+        described = {name: _description(leaf) for name, leaf in _named(tree).items()}
+        _write_manifest(temporary, {"leaves": described, **about})
+        os.rename(temporary, target)
+        _sync_to_disk(folder)
+
+    def remove_old():
+        for old in checkpoint_steps(folder)[:-keep]:
+            # Renamed first, since a folder that is half removed must not look like a checkpoint.
+            shutil.rmtree((folder / str(old)).rename(folder / f"{SAVING}removed-{old}"), ignore_errors=True)
+
+    try:
+        _by_first_process(begin)
+        # Empty arrays have nothing to be saved, and orbax does not take them.
+        arrays = {name: data_of(leaf) for name, leaf in _named(tree).items() if leaf.size}
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(temporary / ARRAYS, args=ocp.args.PyTreeSave(arrays))
+        _by_first_process(finish)
+    except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        older = checkpoint_steps(folder)
+        kept = f"that of step {older[-1]} is whole and will be used" if older else "there is no earlier one"
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. Make room, or "
+            "copy the folder and give the copy's name, and run the same again to resume."
+        ) from error
+    if keep is not None:
+        _by_first_process(remove_old)
+
+
+def newest(folder):
+    """The newest whole checkpoint as (path, what `save` was told about it), or None where there are none.
+
+    Damaged ones are set aside.
+
+    Raises:
+      CheckpointError: there are checkpoints, but none is whole.
+    """
+    steps, broken, found = checkpoint_steps(folder), [], None
+    for step in reversed(steps):
+        try:
+            found = folder / str(step), _read_manifest(folder / str(step))
+            break
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            broken.append((step, error))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"looked through {folder}")  # before anything there is renamed
+    damage = "; ".join(f"{folder / str(step)}: {error}" for step, error in broken)
+    if broken and found is None:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole ({damage}): give another checkpoint_dir to start anew."
+        )
+    if broken:
+        warnings.warn(
+            f"a damaged checkpoint is set aside with {BROKEN!r} after its name ({damage}); training resumes from "
+            f"{found[0]}.",
+            stacklevel=3,
+        )
+
+        def set_aside():
+            for step, _ in broken:
+                shutil.rmtree(folder / f"{step}{BROKEN}", ignore_errors=True)
+                (folder / str(step)).rename(folder / f"{step}{BROKEN}")
+
+        _by_first_process(set_aside)
+    return found
+
+
+def restore(path, about, like):
+    """The tree saved at `path`, laid out over devices as `like`.
+
+    Raises:
+      CheckpointError: the tree has other arrays than `like`, or keys of another PRNG implementation.
+    """
+    leaves, saved = _named(like), about["leaves"]
+    wanted = dict.fromkeys(saved) | {name: _description(leaf) for name, leaf in leaves.items()}
+    differences = [
+        f"{name} is {_words(saved.get(name))} there and {_words(here)} here"
+        for name, here in wanted.items()
+        if saved.get(name) != here
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the checkpoint {path} is another model's, optimizer's or kind of key's: {'; '.join(differences[:5])}"
+            f"{' ...' if len(differences) > 5 else ''}. Resume with the state that the run began with, or give another "
+            "checkpoint_dir."
+        )
+    data = {name: data_of(leaf) for name, leaf in leaves.items() if leaf.size}
+    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in data.items()}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(
+            path / ARRAYS,
+            args=ocp.args.PyTreeRestore(targets, restore_args=ocp.checkpoint_utils.construct_restore_args(targets)),
+        )
+
+    def place(name, leaf):
+        if not leaf.size:
+            return leaf
+        # orbax commits what it restores to its devices, for which a step would be compiled again.
+        array = restored[name] if leaf.committed else jnp.array(np.asarray(restored[name]))
+        return with_data(leaf, array)
+
+    return jax.tree.unflatten(jax.tree.structure(like), [place(name, leaf) for name, leaf in leaves.items()])
+
+
+def _named(tree):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _description(leaf):
+    kind = f"{jax.random.key_impl(leaf)} key" if is_key(leaf) else str(leaf.dtype)
+    return {"shape": list(leaf.shape), "dtype": kind}
+
+
+def _words(description):
+    return "missing" if description is None else f"{description['dtype']}{description['shape']}"
+
+
+def _write_manifest(folder, about):
+    files = {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    run = {"files": files, **about}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": _text_digest(run), "run": run}), encoding="utf-8")
+    for path in [*folder.rglob("*"), folder]:
+        _sync_to_disk(path)
+
+
+def _read_manifest(folder):
+    written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    run = written["run"]
+    if _text_digest(run) != written["sha256"]:
+        raise ValueError(f"{MANIFEST} was changed")
+    for name, digest in run["files"].items():
+        if _digest(folder / name) != digest:
+            raise ValueError(f"{name} was changed")
+    return run
+
+
+def _text_digest(run):
+    return hashlib.sha256(json.dumps(run).encode()).hexdigest()
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_to_disk(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _by_first_process(action):
+    """Let the first process do something while the others wait; an error there is an error in all of them."""
+    error = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except Exception as caught:
+            error = caught
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.array(error is not None)):
+        error = error or OSError("the first process has the reason")
+    if error is not None:
+        raise error
