@@ -4,7 +4,6 @@ import argparse
 import ast
 import importlib
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,16 +13,16 @@ FOLDER = Path(__file__).parent
 
 
 def experiments() -> dict[str, str]:
-    """Name and first docstring line of every experiment: a file here that starts with neither underscore."""
+    """Name and header of every experiment: a package here with a `main.py`."""
     return {
-        path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
-        for path in sorted(FOLDER.glob("[!_]*.py"))
+        path.parent.name: ast.get_docstring(ast.parse((path.parent / "__init__.py").read_text()))
+        for path in sorted(FOLDER.glob("*/main.py"))
     }
 
 
 def main(argv=None) -> int:
     available = experiments()
-    listing = "experiments:\n" + "\n".join(f"  {name:<12} {line}" for name, line in available.items())
+    listing = "experiments:\n" + "\n".join(f"  {name:<15} {text.splitlines()[0]}" for name, text in available.items())
     parser = argparse.ArgumentParser(
         prog="python -m experiments",
         description="Run one of jdrop's experiments.",
@@ -36,15 +35,18 @@ def main(argv=None) -> int:
     if args.name not in available:
         print(f"python -m experiments: there is no experiment {args.name!r}\n{listing}", file=sys.stderr)
         return 2
-    experiment = importlib.import_module(f"experiments.{args.name}")
+    experiment = importlib.import_module(f"experiments.{args.name}.main")
     options = argparse.ArgumentParser(
         prog=f"python -m experiments {args.name}",
-        description=experiment.__doc__,
+        description=available[args.name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("--seed", type=int, default=0, help="root seed of the run (default: %(default)s)")
     options.add_argument(
-        "--out", type=Path, default=FOLDER / "results" / args.name, help="folder for tables and figures"
+        "--out",
+        type=Path,
+        default=Path("runs") / args.name,
+        help="folder for tables and figures (default: %(default)s)",
     )
     options.add_argument("--quick", action="store_true", help="a small version, to see that everything runs")
     if getattr(experiment, "NEEDS_DATA", False):
@@ -64,9 +66,9 @@ def main(argv=None) -> int:
     except MissingFiles as error:
         print(f"{options.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    # An experiment must not go on with networks that are half trained, as it would where `fit` handles Ctrl-C.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     sys.exit(main())

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import _aot, accelerators
+from experiments.accelerators import aot
+from experiments.accelerators import main as accelerators
 
 HLO = """HloModule jit_f, is_scheduled=true
 
@@ -33,21 +34,21 @@ ENTRY %main (a: bf16[4,8]) -> bf16[4,8] {
 
 def test_launches_and_loops():
     """The custom call and the fusion, and five turns of a fusion, a copy and the loop's own."""
-    assert _aot.launches(HLO) == (2 + 5 * (2 + 1), 1)
+    assert aot.launches(HLO) == (2 + 5 * (2 + 1), 1)
 
 
 def test_bytes_moved():
     """Of the call 12 + 64 + 64; of the loop's carry 36 + 36; of the gather 64 + 64; of the fusion 64 + 64 + 64 + 16."""
-    assert _aot.moved(HLO) == 140 + 72 + 128 + 208
+    assert aot.moved(HLO) == 140 + 72 + 128 + 208
 
 
 def test_collectives():
-    assert len(_aot.COLLECTIVES.findall(HLO)) == 1
+    assert len(aot.COLLECTIVES.findall(HLO)) == 1
 
 
 @pytest.mark.parametrize(("kind", "size"), [("f32[]", 4), ("(bf16[2,3]{1,0}, u32[5]{0})", 32), ("pred[7]{0}", 7)])
 def test_sizes(kind, size):
-    assert _aot.size(kind) == size
+    assert aot.size(kind) == size
 
 
 def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch, capsys):

@@ -11,8 +11,9 @@ from commands import run
 from scipy import ndimage, stats
 
 import jdrop
-from experiments import _claims, _cost, _ensemble, _formulas, _images, _networks, _regularizers, _systems
-from experiments._report import Estimate
+from experiments.articles import cost, ensemble, formulas, regularizers, systems
+from experiments.common import claims, images, networks
+from experiments.common.tables import Estimate
 
 RNG = np.random.default_rng(0)
 
@@ -70,19 +71,19 @@ def test_article_004_the_classic_output_is_multiplied_by_one_minus_the_rate(rate
 
 
 def test_each_error_is_of_an_article():
-    assert [error["article"] for error in _formulas.ERRORS] == ["000", "003", "004"]
+    assert [error["article"] for error in formulas.ERRORS] == ["000", "003", "004"]
 
 
 def test_a_standard_error_covers_new_seeds_and_new_examples():
     """The spread of the mean over repeats of an experiment with effects of seeds and of examples is what it says."""
     repeats, seeds, examples = 2000, 6, 50
     effects = RNG.normal(size=(repeats, seeds, 1)) + 3 * RNG.normal(size=(repeats, 1, examples))
-    estimates = [_claims.paired(a, np.zeros_like(a)) for a in effects]
+    estimates = [claims.paired(a, np.zeros_like(a)) for a in effects]
     spread = np.std([value.mean for value in estimates])
     said = np.sqrt(np.mean([value.error**2 for value in estimates]))
     # The standard deviation of `spread` is 1 / sqrt(2 * 2000) = 1.6 % of it, that of `said` less.
     np.testing.assert_allclose(said, spread, rtol=0.1)
-    both = _claims.total(effects[0], -effects[1][:, :30])
+    both = claims.total(effects[0], -effects[1][:, :30])
     of_seeds = effects[0].mean(1) - effects[1][:, :30].mean(1)
     examples = effects[0].mean(0).var(ddof=1) / 50 + effects[1][:, :30].mean(0).var(ddof=1) / 30
     np.testing.assert_allclose(both, (of_seeds.mean(), np.sqrt(of_seeds.var(ddof=1) / 6 + examples)))
@@ -99,17 +100,17 @@ def test_a_verdict_needs_the_whole_interval(seeds):
     ):
         for bound in (0.0, 1.1):
             value = Estimate(bound + times * critical * 0.3, 0.3)
-            assert (_claims.below(value, seeds, bound), _claims.above(value, seeds, bound)) == (below, above)
+            assert (claims.below(value, seeds, bound), claims.above(value, seeds, bound)) == (below, above)
         value = Estimate(times * critical * 0.3, 0.3)
-        assert _claims.differs(value, seeds) == ("confirmed" if abs(times) > 1 else "not separable at this size")
-    assert _claims.below(Estimate(0.0, 0.0), seeds) == "not separable at this size"
+        assert claims.differs(value, seeds) == ("confirmed" if abs(times) > 1 else "not separable at this size")
+    assert claims.below(Estimate(0.0, 0.0), seeds) == "not separable at this size"
 
 
 def test_augmented_images_are_scipy_s():
     """Each is its image shifted and rotated about its centre, by what the key gives."""
     key, images = jax.random.key(3), RNG.random((4, 28, 28, 1)).astype(np.float32)
     with jax.numpy_dtype_promotion("standard"):
-        found = np.asarray(_regularizers.augment(key, jnp.asarray(images)))
+        found = np.asarray(regularizers.augment(key, jnp.asarray(images)))
     drawn = np.asarray(jax.random.uniform(key, (4, 3), minval=-1, maxval=1), np.float64) * [np.deg2rad(15), 2, 2]
     assert (abs(drawn).max(0) > [0.1, 1, 1]).all()
     for image, result, (angle, *shift) in zip(images[..., 0], found[..., 0], drawn):
@@ -124,33 +125,33 @@ def test_correlations_leave_out_constant_units():
     units = RNG.normal(size=(50, 4))
     units[:, 2] = 0
     expected = [abs(stats.pearsonr(units[:, i], units[:, j])[0]) for i, j in ((0, 1), (0, 3), (1, 3))]
-    np.testing.assert_allclose(_ensemble.correlations(units), expected)
+    np.testing.assert_allclose(ensemble.correlations(units), expected)
 
 
 def test_what_the_backward_pass_keeps_is_counted():
     """Without dropout its inputs, the ReLU's signs and the weights; Flax adds a mask and more, jdrop a key."""
     examples = np.ones((16, 4), np.float32), np.zeros(16, np.int32)
-    params = _cost.Network((32,), None).init(jax.random.key(0), examples[0])
-    models = {name: _cost.Network((32,), layer) for name, layer in _cost.LAYERS.items()}
-    kept = {name: _cost.Training(model, params, examples).kept() for name, model in models.items()}
+    params = cost.Network((32,), None).init(jax.random.key(0), examples[0])
+    models = {name: cost.Network((32,), layer) for name, layer in cost.LAYERS.items()}
+    kept = {name: cost.Training(model, params, examples).kept() for name, model in models.items()}
     assert kept["Flax"] - kept["no dropout"] >= 5 * 16 * 32
     assert 0 <= kept["jdrop"] - kept["no dropout"] < 16 * 32
 
 
 def test_variants_of_a_seed_share_first_weights_masks_and_data():
     """So that a penalty of strength 0 makes no difference, and each network is that of its own options."""
-    images = _images.load_images(None)
-    data = _systems.Parts(_images.take(images.train, slice(64)), _images.take(images.train, slice(0)), images.test)
-    setting = _networks.Setting(_networks.Dense(8), epochs=1, batch_size=32)
+    given = images.load_images(None)
+    data = systems.Parts(images.take(given.train, slice(64)), images.take(given.train, slice(0)), given.test)
+    setting = networks.Setting(networks.Dense(8), epochs=1, batch_size=32)
     keys = jax.random.split(jax.random.key(0), 2)
     variants = {"a": {"rate": 0.5, "l2": 0.0}, "b": {"rate": 0.5, "l2": 0.1}, "c": {"rate": 0.5, "l2": 0.0}}
     with jax.numpy_dtype_promotion("standard"):
-        found = _systems.train_variants(setting, data, keys, variants)
-    assert found["a"].test.nll.shape == (2, len(images.test[1]))
+        found = systems.train_variants(setting, data, keys, variants)
+    assert found["a"].test.nll.shape == (2, len(given.test[1]))
     np.testing.assert_array_equal(found["a"].test.nll, found["c"].test.nll)
     assert not np.allclose(found["a"].test.nll, found["b"].test.nll)
     with jax.numpy_dtype_promotion("standard"):
-        alone = _systems.train_variants(setting._replace(l2=0.1), data, keys, {"b": {"rate": 0.5}})["b"]
+        alone = systems.train_variants(setting._replace(l2=0.1), data, keys, {"b": {"rate": 0.5}})["b"]
     np.testing.assert_allclose(alone.test.nll, found["b"].test.nll, rtol=1e-5)
     assert found["a"].validation is None
     assert not np.allclose(*found["a"].test.nll)
@@ -158,12 +159,12 @@ def test_variants_of_a_seed_share_first_weights_masks_and_data():
 
 def test_max_norm_of_each_network():
     """Every network of a stack is held to its own limit."""
-    images = _images.load_images(None)
-    data = _images.take(images.train, slice(64))
-    setting = _networks.Setting(_networks.Dense(8), epochs=1, batch_size=32)
+    given = images.load_images(None)
+    data = images.take(given.train, slice(64))
+    setting = networks.Setting(networks.Dense(8), epochs=1, batch_size=32)
     limits = jnp.array([0.5, 0.7, np.inf])
     with jax.numpy_dtype_promotion("standard"):
-        params = _networks.train(setting, data, jax.random.split(jax.random.key(0), 3), max_norm=limits)
+        params = networks.train(setting, data, jax.random.split(jax.random.key(0), 3), max_norm=limits)
     norms = np.linalg.norm(params["Dense_0"]["kernel"], axis=1)
     np.testing.assert_allclose(norms[:2], [[0.5] * 8, [0.7] * 8], rtol=1e-2)
     assert (norms <= 1.00001 * limits[:, None]).all()

@@ -5,7 +5,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _language
+from experiments.articles import language
 
 
 class Bigrams:
@@ -19,7 +19,7 @@ class Bigrams:
 def test_bits_per_character_are_those_of_numpy():
     table = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
     sequences = np.random.default_rng(1).integers(0, 5, (3, 7))
-    bits = _language.bits(Bigrams(), jnp.asarray(table), jnp.asarray(sequences))
+    bits = language.bits(Bigrams(), jnp.asarray(table), jnp.asarray(sequences))
 
     probabilities = np.exp(table) / np.exp(table).sum(1, keepdims=True)
     expected = [
@@ -31,13 +31,13 @@ def test_bits_per_character_are_those_of_numpy():
 
 def test_the_parts_are_the_text_cut_up():
     """And every tenth block, from the fourth on, is in none."""
-    parts, characters = _language.split()
-    text = _language.read()
+    parts, characters = language.split()
+    text = language.read()
     alphabet = np.array(sorted(set(text)))
     assert characters == len(alphabet)
     of_part = {name: ["".join(alphabet[block]) for block in blocks] for name, blocks in parts.items()}
-    ends = range(_language.BLOCK, len(text) + 1, _language.BLOCK)
-    cut = [text[end - _language.BLOCK : end] for end in ends]
+    ends = range(language.BLOCK, len(text) + 1, language.BLOCK)
+    cut = [text[end - language.BLOCK : end] for end in ends]
     assert sorted(itertools.chain(cut[3::10], *of_part.values())) == sorted(cut)
     assert of_part["train"][:3] == [*cut[:2], cut[10]]
     assert of_part["validation"][:2] == [cut[2], cut[12]]
@@ -46,7 +46,7 @@ def test_the_parts_are_the_text_cut_up():
 
 def test_no_paragraph_is_in_two_parts():
     """Each is in the text once; the cuts between blocks may divide it."""
-    paragraphs = _language.read().split("\n\n")
+    paragraphs = language.read().split("\n\n")
     assert len(paragraphs) == len(set(paragraphs)) > 1000
 
 
@@ -55,6 +55,6 @@ def test_a_claim_s_verdict_follows_the_sign_of_its_difference():
     noise = np.random.default_rng(0).normal(0, 1e-3, (4, 5, 50))
     level = {"none": 2.0, "fresh masks": 3.0, "variational masks": 1.0, "zoneout": 2.0}
     tests = {name: value + part for (name, value), part in zip(level.items(), noise)}
-    rows = _language.claims(tests, 5)
+    rows = language.claims(tests, 5)
     assert [row["verdict"] for row in rows] == ["confirmed"] * 3 + ["not separable at this size", "confirmed"]
     np.testing.assert_allclose([float(row["figure"]) for row in rows], [1, -2, -1, 0, -1], atol=1e-3)

@@ -12,29 +12,22 @@ import numpy as np
 import pytest
 from commands import run
 
-from experiments import (
-    _classification,
-    _crash_kill,
-    _figures,
-    _gpu,
-    _idx,
-    _networks,
-    _passes,
-    _peers,
-    _report,
-    _timing,
-    speed,
-)
+from experiments.common import idx as idx_files
+from experiments.common import networks, ratios, tables, timing
+from experiments.crash_test import kill
+from experiments.speed import gpu, peers
+from experiments.speed import main as speed
+from experiments.uncertainty import classification, passes
 
 
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("articles", "crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
+    for name in ("active_learning", "articles", "crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
         assert f"\n  {name} " in result.stdout
 
 
-@pytest.mark.parametrize("name", ["nope", "_report", "digit", "__main__"])
+@pytest.mark.parametrize("name", ["nope", "tables", "digit", "__main__"])
 def test_an_unknown_name_exits_with_2_and_the_list(name):
     result = run(name)
     assert result.returncode == 2
@@ -69,11 +62,12 @@ def test_meshes(tmp_path):
     assert (tmp_path / "meshes.md").read_text().rstrip() in result.stdout
 
 
-TABLES = {  # the first cells of each table's rows, and the figures, that a topic of `uncertainty` writes
+TABLES = {  # the first cells of each table's rows, and the figures, that an experiment or a topic of `uncertainty` writes
+    "active_learning": ({"active_learning": ["BALD", "max entropy", "BatchBALD", "random"]}, ["active_learning"]),
     "classification": (
         {
             "calibration": ["deterministic", "deterministic, temperature", "Monte Carlo", "Monte Carlo, temperature"],
-            "detection": [*_classification.MEASURES, "deterministic: entropy"],
+            "detection": [*classification.MEASURES, "deterministic: entropy"],
             "shift": [
                 "test",
                 *(f"rotated {a}°" for a in (15, 30, 45, 60, 75, 90)),
@@ -83,7 +77,6 @@ TABLES = {  # the first cells of each table's rows, and the figures, that a topi
         },
         ["calibration", "selection", "shift", "conformal", "certain"],
     ),
-    "active": ({"active": ["BALD", "max entropy", "BatchBALD", "random"]}, ["active"]),
     "regression": (
         {"regression": ["prior tau", "fitted tau", "conformal, one width", "conformal, width by std"]},
         ["regression", "band"],
@@ -94,7 +87,8 @@ TABLES = {  # the first cells of each table's rows, and the figures, that a topi
 
 @pytest.mark.parametrize("topic", TABLES)
 def test_uncertainty(topic, tmp_path):
-    result = run("uncertainty", "--quick", "--topic", topic, "--out", str(tmp_path))
+    command = [topic] if topic == "active_learning" else ["uncertainty", "--topic", topic]
+    result = run(*command, "--quick", "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
     tables, figures = TABLES[topic]
     names = {f"{table}.{suffix}" for table in tables for suffix in ("csv", "md")} | {f"{name}.png" for name in figures}
@@ -112,29 +106,29 @@ def test_uncertainty(topic, tmp_path):
             assert np.isfinite(list(values.values())).all()
         else:
             assert all(float(row["ratio"]) > 0 for row in rows)
-            torch = next(peer for peer in _peers.PEERS if peer.name == "torch").installed
+            torch = next(peer for peer in peers.PEERS if peer.name == "torch").installed
             assert len(rows) == (5 if torch else 4)
             assert torch or "torch is not installed: absent from the comparison" in result.stdout
 
 
 def test_the_network_whose_passes_are_timed_has_a_prefix_without_dropout():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
-    cases = _passes.jax_cases(jax.random.key(1), _networks.Convolutional, x, 50)
-    prediction = cases[_passes.OURS].function(*cases[_passes.OURS].arguments)
-    mean, variance = cases[_passes.FLAX].function()
+    cases = passes.jax_cases(jax.random.key(1), networks.Convolutional, x, 50)
+    prediction = cases[passes.OURS].function(*cases[passes.OURS].arguments)
+    mean, variance = cases[passes.FLAX].function()
     assert prediction.mean.shape == mean.shape == (2, 10)
     # Both estimate one mean: 5 standard errors of the difference, over 20 numbers, fail once in 80,000.
     assert (np.abs(prediction.mean - mean) < 5 * np.sqrt((prediction.variance + variance) / 50)).all()
 
 
 def test_estimates_and_tables(tmp_path):
-    value = _report.estimate([1.0, 2.0, 4.0])
+    value = tables.estimate([1.0, 2.0, 4.0])
     assert value.mean == pytest.approx(7 / 3)
     assert value.error == pytest.approx(np.std([1, 2, 4], ddof=1) / np.sqrt(3))
-    text = _report.save_table([{"a": "x", "b": value}], tmp_path, "t")
+    text = tables.save_table([{"a": "x", "b": value}], tmp_path, "t")
     assert text.splitlines()[2] == "| x | 2.3333 ± 0.8819 |"
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == "a,b,b standard error"
-    text = _report.save_table([{"a": "|x|", "b": value}, {"a": "y", "b": "-"}], tmp_path, "t")
+    text = tables.save_table([{"a": "|x|", "b": value}, {"a": "y", "b": "-"}], tmp_path, "t")
     assert text.splitlines()[2].startswith(r"| \|x\| | 2.3333")
     assert (tmp_path / "t.csv").read_text().splitlines()[2] == "y,-,-"
 
@@ -157,9 +151,9 @@ def test_idx_files_gzipped_or_not(tmp_path):
     for name, content in (("plain", idx(array)), ("zipped.gz", gzip.compress(idx(array)))):
         (tmp_path / name).write_bytes(content)
         np.testing.assert_array_equal(
-            _idx.read_idx(_idx.find_idx(tmp_path, name.removesuffix(".gz")), (2, 3, 4)), array
+            idx_files.read_idx(idx_files.find_idx(tmp_path, name.removesuffix(".gz")), (2, 3, 4)), array
         )
-    assert _idx.find_idx(tmp_path, "absent") is None
+    assert idx_files.find_idx(tmp_path, "absent") is None
 
 
 @pytest.mark.parametrize(
@@ -177,10 +171,10 @@ def test_idx_files_gzipped_or_not(tmp_path):
 def test_damaged_idx_files(tmp_path, content, message):
     (tmp_path / "it").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        _idx.read_idx(tmp_path / "it", (2,))
+        idx_files.read_idx(tmp_path / "it", (2,))
     (tmp_path / "it.gz").write_bytes(gzip.compress(content)[:-3])
     with pytest.raises(ValueError, match="not a whole gzip file"):
-        _idx.read_idx(tmp_path / "it.gz", (2,))
+        idx_files.read_idx(tmp_path / "it.gz", (2,))
 
 
 def test_mnist_says_which_files_it_misses(tmp_path):
@@ -201,8 +195,8 @@ def test_the_pooling_of_mnist_is_flax_s():
     def flax(x):
         return nn.max_pool(x, (2, 2), (2, 2))
 
-    np.testing.assert_array_equal(_networks.max_pool(x), flax(x))
-    np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (_networks.max_pool, flax)))
+    np.testing.assert_array_equal(networks.max_pool(x), flax(x))
+    np.testing.assert_array_equal(*(jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (networks.max_pool, flax)))
 
 
 class Scripted:
@@ -219,41 +213,41 @@ class Scripted:
             self.now += next(self.seconds[name])
             self.order.append(name)
 
-        return _timing.Case(call)
+        return timing.Case(call)
 
 
 def test_a_time_is_the_best_of_its_calls():
     clock = Scripted(a=[3.0, 1.0, 2.0, 0.5])
-    assert _timing.best_of(clock.case("a"), 3, clock=clock) == 1.0
+    assert timing.best_of(clock.case("a"), 3, clock=clock) == 1.0
     clock = Scripted(a=[3.0, 1.0, 0.5, 2.0])
-    assert _timing.best_of(clock.case("a"), 2, queued=2, clock=clock) == 1.25
+    assert timing.best_of(clock.case("a"), 2, queued=2, clock=clock) == 1.25
 
 
 def test_a_result_is_waited_for_once_after_the_queued_calls():
     waited = []
-    assert _timing.best_of(_timing.Case(lambda x: x + 1, (1,), waited.append), 2, queued=5) >= 0
+    assert timing.best_of(timing.Case(lambda x: x + 1, (1,), waited.append), 2, queued=5) >= 0
     assert waited == [2, 2]
 
 
 def test_times_are_the_medians_of_interleaved_blocks():
     # The first call compiles; the second says how many calls make a block: at least three, here five of `b`.
     clock = Scripted(a=[99, 4, *(6, 5, 6), *(1, 2, 3), *(8, 9, 7)], b=[99, 2, *[3] * 5, *(4, 4, 4, 4, 1), *[2] * 5])
-    times = _timing.measure({name: clock.case(name) for name in "ab"}, blocks=3, seconds=10, clock=clock)
+    times = timing.measure({name: clock.case(name) for name in "ab"}, blocks=3, seconds=10, clock=clock)
     assert times == {"a": 5, "b": 2}
     assert "".join(clock.order) == "aabb" + 3 * ("aaa" + "bbbbb")
 
 
 def test_figures_and_their_summary():
-    more, less = _figures.at_least(10, 20), _figures.at_most(6, 3)
+    more, less = ratios.at_least(10, 20), ratios.at_most(6, 3)
     assert [more.met(value) for value in (9.9, 10, 19.9, 20)] == ["no", "yes", "yes", "aim"]
     assert [less.met(value) for value in (6.1, 6, 3.1, 3)] == ["no", "yes", "yes", "aim"]
-    assert _figures.at_least(1).met(5) == "yes"
-    rows = [_figures.record("faster", value, more, shape=(n,)) for n, value in enumerate((25, 9, 12.34567))]
-    rows += [_figures.record("slower", value, less, theirs=("p", 0.0015)) for value in (2, 7)]
-    rows.append(_figures.record("faster than q", "not installed"))
+    assert ratios.at_least(1).met(5) == "yes"
+    rows = [ratios.record("faster", value, more, shape=(n,)) for n, value in enumerate((25, 9, 12.34567))]
+    rows += [ratios.record("slower", value, less, theirs=("p", 0.0015)) for value in (2, 7)]
+    rows.append(ratios.record("faster than q", "not installed"))
     assert rows[2]["figure"] == 12.35
     assert rows[3]["peer ms"] == 1.5
-    faster, slower, absent = _figures.summary(rows)
+    faster, slower, absent = ratios.summary(rows)
     assert faster == {"what": "faster", "at least": "≥ 10", "aim": "≥ 20"} | {
         "figures": 3, "met": 2, "aim met": 1, "median": 12.35, "worst": 9, "where": "(1,)"
     }  # fmt: skip
@@ -277,7 +271,7 @@ def test_speed(tmp_path):
         assert count[f"{mode}, threefry4x32 and philox4x32 keys: times faster than Flax"] == 4
         assert count[f"{mode}: times faster than Flax with its fastest key"] == 6
         assert count[f"{mode}: times the floor"] == 6
-    for peer in _peers.PEERS:
+    for peer in peers.PEERS:
         if peer.installed:
             assert count[f"sizes: times faster than {peer.name}"] == 2 * 2 * 2
         else:
@@ -301,8 +295,8 @@ def test_speed(tmp_path):
 
 def test_the_functions_that_speed_compares_drop():
     x = np.ones(4096, np.float32)
-    for make in (*_peers.OURS.values(), *(peer.make for peer in _peers.PEERS if peer.installed)):
-        if make is not _peers.torch:
+    for make in (*peers.OURS.values(), *(peer.make for peer in peers.PEERS if peer.installed)):
+        if make is not peers.torch:
             with jax.numpy_dtype_promotion("standard"):  # which some peers need
                 y, gradient = jax.jit(speed.forward_backward(make(0.25)))(3 * x, jax.random.key(0), x)
             assert 0.7 < np.mean(y != 0) < 0.8
@@ -312,7 +306,7 @@ def test_the_functions_that_speed_compares_drop():
 
 def test_the_gpu_s_figures_in_small():
     with jax.numpy_dtype_promotion("standard"):  # which Flax's layers need for bfloat16
-        rows = list(_gpu.gpu(quick=True))
+        rows = list(gpu.gpu(quick=True))
     names = [row["what"] for row in rows]
     assert all(name.endswith("[cpu]") for name in names)  # so that none passes for a GPU's
     assert [row["figure"] for row in rows if row["what"].startswith("masks")] == [1.0] * 3
@@ -334,7 +328,7 @@ def test_crash_test(tmp_path):
     *rows, total = csv.DictReader((tmp_path / "crash_test.csv").read_text().splitlines())
     assert [row["mode"] for row in rows] == ["steps, best state", "scan, last state"]
     for row in (*rows, total):
-        assert int(row["kills"]) == sum(int(row[place]) for place in _crash_kill.PLACES)
+        assert int(row["kills"]) == sum(int(row[place]) for place in kill.PLACES)
         assert row["runs that differ"] == "0"
     assert total["kills"] == "4"
     assert (tmp_path / "crash_test.md").read_text().rstrip() in result.stdout
@@ -355,12 +349,12 @@ def test_crash_test_catches_a_fault(fault, tmp_path):
 
 
 def test_crash_test_tells_why_a_process_failed(tmp_path):
-    with pytest.raises(_crash_kill.Failure, match=r"ended with 1: (?s:.*)None is not a valid value"):
-        _crash_kill.attempt(_crash_kill.processes(), tmp_path, ("scan, best state", None, 1, tmp_path, True, None))
+    with pytest.raises(kill.Failure, match=r"ended with 1: (?s:.*)None is not a valid value"):
+        kill.attempt(kill.processes(), tmp_path, ("scan, best state", None, 1, tmp_path, True, None))
 
 
 def test_the_differences_of_two_runs():
     one = {"state": {"a": "1", "b": "2"}, "history": {"loss": [1.0, float("inf")]}}
-    assert _crash_kill.differences(one, one) == []
+    assert kill.differences(one, one) == []
     other = {"state": {"a": "1", "b": "3", "c": "4"}, "history": {"loss": [1.0]}}
-    assert _crash_kill.differences(one, other) == ["state b", "state c", "history loss"]
+    assert kill.differences(one, other) == ["state b", "state c", "history loss"]

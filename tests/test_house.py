@@ -38,11 +38,14 @@ def test_a_file_is_one_idea(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-def test_experiments_use_the_public_api_only():
-    for path in (ROOT / "experiments").glob("*.py"):
+def test_an_experiment_uses_the_public_api_and_no_other_experiment():
+    for path in (ROOT / "experiments").rglob("*.py"):
+        own = path.relative_to(ROOT / "experiments").parts[0]
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 assert not node.module.startswith("jdrop"), path
+                if node.module.startswith("experiments."):
+                    assert node.module.split(".")[1] in ("common", own), path
 
 
 README = (ROOT / "README.md").read_text()

@@ -1,0 +1,60 @@
+"""MNIST, and where there is none scikit-learn's digits."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from sklearn.datasets import load_digits
+
+from experiments import MissingFiles
+from experiments.common.idx import find_idx, read_idx
+
+FILES = {
+    "train-images-idx3-ubyte": (60000, 28, 28),
+    "train-labels-idx1-ubyte": (60000,),
+    "t10k-images-idx3-ubyte": (10000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10000,),
+}
+DIGITS_TEST = 397  # the last ones, which other people wrote
+
+
+class Images(NamedTuple):
+    """Pairs of images, shape (n, height, width, 1) in [0, 1], and labels."""
+
+    name: str
+    train: tuple
+    test: tuple
+
+
+def load_mnist(folder) -> Images:
+    """MNIST from the four IDX files in a folder, gzipped or not."""
+    paths = [folder and find_idx(folder, name) for name in FILES]
+    if None in paths:
+        looked = "no folder was named" if folder is None else f"looked in {folder}"
+        files = "\n".join(f"  {name}{'' if path else '  (missing)'}" for name, path in zip(FILES, paths))
+        raise MissingFiles(
+            f"the files of MNIST are missing ({looked}).\n{files}\n"
+            "Put these four into one folder, as they are or gzipped (with .gz after the name), and name the folder by "
+            "--data-dir or the environment variable JDROP_DATA."
+        )
+    images, labels, test_images, test_labels = map(read_idx, paths, FILES.values())
+    return Images(
+        "MNIST", _prepare(images / np.float32(255), labels), _prepare(test_images / np.float32(255), test_labels)
+    )
+
+
+def load_images(folder) -> Images:
+    """MNIST from a folder; without one scikit-learn's 1,797 digits of 8x8 pixels."""
+    if folder is not None:
+        return load_mnist(folder)
+    images, labels = load_digits(return_X_y=True)
+    data = _prepare(images.reshape(-1, 8, 8) / 16, labels)
+    return Images("scikit-learn's digits", take(data, slice(-DIGITS_TEST)), take(data, slice(-DIGITS_TEST, None)))
+
+
+def take(data, rows):
+    return jax.tree.map(lambda array: array[rows], data)
+
+
+def _prepare(images, labels):
+    return images[..., None].astype(np.float32), labels.astype(np.int32)
