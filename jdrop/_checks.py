@@ -1,8 +1,10 @@
 """What every room checks, and the precision that every room computes in."""
 
 import operator
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,7 +23,7 @@ def as_size(name, value, least: int = 1, write=None) -> int:
     return size
 
 
-def as_flag(deterministic):
+def as_flag(deterministic) -> bool | jax.Array:
     """Return a boolean flag as a Python bool, or as the traced scalar that it is.
 
     Raises:
@@ -29,7 +31,7 @@ def as_flag(deterministic):
     """
     if isinstance(deterministic, (jax.Array, np.ndarray, np.bool_)):
         if deterministic.dtype == jnp.bool_ and deterministic.shape == ():
-            return bool(deterministic) if is_concrete(deterministic) else deterministic
+            return bool(deterministic) if is_concrete(deterministic) else jnp.asarray(deterministic)
         came = f"an array of {deterministic.dtype} and shape {deterministic.shape}"
     elif isinstance(deterministic, bool):
         return deterministic
@@ -41,7 +43,7 @@ def as_flag(deterministic):
     )
 
 
-def as_scalar(name, value, valid, allowed, write):
+def as_scalar(name, value, valid, allowed, write) -> Any:
     """`value` as a scalar in at least float32; NaN where a traced one is not `valid`.
 
     Raises:

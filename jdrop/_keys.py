@@ -2,14 +2,17 @@
 
 import hashlib
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdrop._checks import is_concrete
 
-def as_typed_key(key, what: str = "key"):
+
+def as_typed_key(key, what: str = "key") -> Any:
     """Return `key` as one typed PRNG key, or say what is wrong with it.
 
     Args:
@@ -34,7 +37,7 @@ def as_typed_key(key, what: str = "key"):
         return key
     if key.dtype != jnp.uint32:
         raise TypeError(f"{what} is an array of {key.dtype}, but a PRNG key is needed: {example}.")
-    impl = jax.config.jax_default_prng_impl
+    impl = jax.config.jax_default_prng_impl  # pyright: ignore
     key_shape = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
     if key.shape != key_shape:
         raise ValueError(
@@ -42,10 +45,10 @@ def as_typed_key(key, what: str = "key"):
             f"implementation {impl!r} has shape {key_shape}: {example}, or wrap it yourself with "
             "jax.random.wrap_key_data(data, impl=...)."
         )
-    return jax.random.wrap_key_data(key)
+    return jax.random.wrap_key_data(jnp.asarray(key))
 
 
-def fold_in(key, *path):
+def fold_in(key: jax.Array, *path: str | int | jax.Array) -> jax.Array:
     """Derive the key that a path of names and numbers leads to.
 
     ``fold_in(key, a, b) == fold_in(fold_in(key, a), b)``, and each part is folded in as one
@@ -75,12 +78,12 @@ def fold_in(key, *path):
     if not path:
         return key
     parts = [_code(part) for part in path]
-    if all(isinstance(word, np.uint32) for part in parts for word in part):
+    if all(isinstance(word, np.generic) for part in parts for word in part):
         words = np.array(parts, np.uint32).reshape(-1)
     else:
         words = jnp.stack([jnp.asarray(word) for part in parts for word in part])
     folded = _fold(typed, words)
-    return folded if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key_data(folded)
+    return jax.random.key_data(folded) if key.dtype == jnp.uint32 else folded
 
 
 @jax.jit
@@ -99,19 +102,20 @@ def _code(part):
         digest = int.from_bytes(hashlib.sha256(part.encode("utf-8")).digest()[:8], "big")
         return _split64((digest >> 2) | (1 << 62))
     if isinstance(part, numbers.Integral) and not isinstance(part, (bool, np.bool_)):
+        part = int(part)
         if not -(2**62) <= part < 2**62:
             raise ValueError(
                 f"a path's integer is {part}, but it must lie in [-2**62, 2**62): write a larger one "
                 f"as a string, fold_in(key, {str(part)!r})."
             )
-        return _split64(int(part) % 2**64)
+        return _split64(part % 2**64)
     if isinstance(part, (jax.Array, np.ndarray)) and jnp.issubdtype(part.dtype, jnp.integer):
         if part.shape != ():
             raise ValueError(
                 f"a path's integer has shape {part.shape}, but each part is one number: derive a key "
                 "for each element with jax.vmap(lambda i: fold_in(key, i))."
             )
-        if not isinstance(part, jax.core.Tracer):
+        if is_concrete(part):
             return _code(int(part))
         return _split64_traced(part)
     raise TypeError(

@@ -62,7 +62,7 @@ def test_meshes(tmp_path):
     assert (tmp_path / "meshes.md").read_text().rstrip() in result.stdout
 
 
-TABLES = {  # the first cells of each table's rows, and the figures, that an experiment or a topic of `uncertainty` writes
+TABLES = {  # the first cells of each table, and the figures, that an experiment or a topic of `uncertainty` writes
     "active_learning": ({"active_learning": ["BALD", "max entropy", "BatchBALD", "random"]}, ["active_learning"]),
     "classification": (
         {

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_flag, at_least_float32, check_choice
+from jdrop._types import Flag, Implementation, Save, Scaling
 from jdrop.masks._mask import as_mask
 from jdrop.masks._packed import draw, opened
 from jdrop.masks._primitives import drop, keep, scaled
@@ -21,8 +24,16 @@ _IMPLEMENTATIONS = (None, "xla", "pallas", "pallas_tpu")
 
 
 def dropout(
-    key, x, rate, deterministic=False, *, broadcast_dims=(), scaling="inverted", save="key", implementation=None
-):
+    key: jax.Array | None,
+    x: ArrayLike,
+    rate: ArrayLike,
+    deterministic: Flag = False,
+    *,
+    broadcast_dims: Sequence[int] = (),
+    scaling: Scaling = "inverted",
+    save: Save = "key",
+    implementation: Implementation = None,
+) -> jax.Array:
     """Set each element of `x` to zero with probability `rate`.
 
     ``y = keep * x / (1 - rate)`` with ``keep = keep_mask(key, x.shape, rate)``; ``y = x`` at evaluation.

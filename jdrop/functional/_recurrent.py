@@ -1,16 +1,27 @@
 """Dropout for recurrent networks: one mask for all time steps, and zoneout."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from jdrop._checks import at_least_float32
+from jdrop._types import Flag, Scaling
 from jdrop.functional._dropout import dropout
 
 
-def variational_mask(key, shape, rate, deterministic=False, *, dtype=jnp.float32, scaling="inverted"):
+def variational_mask(
+    key: jax.Array | None,
+    shape: Sequence[int],
+    rate: ArrayLike,
+    deterministic: Flag = False,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    scaling: Scaling = "inverted",
+) -> jax.Array:
     """Draw one multiplicative mask, to be used at every time step of a sequence.
 
     ``m = keep_mask(key, shape, rate) / (1 - rate)``, and ``h_t = cell(m_x * x_t, m_h * h_{t-1})`` for all t with the
@@ -45,7 +56,9 @@ def variational_mask(key, shape, rate, deterministic=False, *, dtype=jnp.float32
     return dropout(key, jnp.ones(shape, dtype), rate, deterministic, scaling=scaling)
 
 
-def zoneout(key, new, previous, rate, deterministic=False):
+def zoneout(
+    key: jax.Array | None, new: ArrayLike, previous: ArrayLike, rate: ArrayLike, deterministic: Flag = False
+) -> jax.Array:
     """Keep the previous value of each unit of a recurrent state with probability `rate`.
 
     ``h_t = new where keep_mask(key, new.shape, rate) else previous``; at evaluation its expectation,

@@ -1,15 +1,18 @@
 """Dropout for Flax Linen."""
 
 import flax.linen as nn
+import jax
 from flax import errors
+from jax.typing import ArrayLike
 
+from jdrop._types import Flag, Save, Scaling
 from jdrop.functional._dropout import draws, dropout
 
 
 class MissingStreamError(errors.InvalidRngError, ValueError):
     """A module needs a random stream that `apply` or `init` was not given."""
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         Exception.__init__(self, message)  # Flax's own adds a link to its page of this class, which it has not
 
 
@@ -39,11 +42,17 @@ class Dropout(nn.Dropout):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
 
-    scaling: str = "inverted"
-    save: str = "key"
+    scaling: Scaling = "inverted"
+    save: Save = "key"
 
     @nn.compact
-    def __call__(self, inputs, deterministic=None, rng=None, rate=None):
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        deterministic: Flag | None = None,
+        rng: jax.Array | None = None,
+        rate: ArrayLike | None = None,
+    ) -> jax.Array:
         """Apply dropout.
 
         Args:

@@ -2,16 +2,20 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from jdrop._flax.modes import evaluation_arguments
+from jdrop._types import Predict, PyTree
 from jdrop.linen._recurrent import RecurrentDropout, Zoneout
 
 
-def predictor(model, variables, *, rng_collection="dropout", **kwargs):
+def predictor(
+    model: nn.Module, variables: Mapping[str, PyTree], *, rng_collection: str = "dropout", **kwargs: Any
+) -> Predict:
     """Turn a Linen model into `predict(key, x)`, in which only dropout is stochastic.
 
     Every `Dropout` (jdrop's and Flax's), attention dropout, `RecurrentDropout` and `Zoneout` draws, whatever

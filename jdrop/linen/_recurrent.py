@@ -1,9 +1,14 @@
 """Dropout for Flax Linen's recurrent cells."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
+from jax.typing import ArrayLike
 
 from jdrop._flax.cells import (
+    DropoutCarry,
     advance,
     begin,
     check_carry,
@@ -16,6 +21,7 @@ from jdrop._flax.cells import (
     unread,
     zone,
 )
+from jdrop._types import Flag
 from jdrop.functional._dropout import draws, dropout
 from jdrop.linen._dropout import MissingStreamError
 
@@ -23,7 +29,7 @@ from jdrop.linen._dropout import MissingStreamError
 class _Wrapper(nn.RNNCellBase):
     """A cell around a cell, with its parameters in the same place of the tree as without it."""
 
-    def setup(self):
+    def setup(self) -> None:
         cell = self.cell
         if isinstance(cell, _Wrapper):
             if not (isinstance(self, Zoneout) and isinstance(cell, RecurrentDropout)):
@@ -33,10 +39,10 @@ class _Wrapper(nn.RNNCellBase):
         nn.share_scope(self, cell)
 
     @property
-    def num_feature_axes(self):
+    def num_feature_axes(self) -> int:
         return self.cell.num_feature_axes
 
-    def initialize_carry(self, rng, input_shape):
+    def initialize_carry(self, rng: jax.Array, input_shape: Sequence[int]) -> DropoutCarry:
         """The wrapped cell's first carry, and the keys of the masks where the module has its stream.
 
         Args:
@@ -109,7 +115,9 @@ class RecurrentDropout(_Wrapper):
     def _names(self, state):
         return ("inputs", "recurrent")
 
-    def __call__(self, carry, inputs, deterministic=None):
+    def __call__(
+        self, carry: Any, inputs: ArrayLike, deterministic: Flag | None = None
+    ) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -194,7 +202,9 @@ class Zoneout(_Wrapper):
     def _names(self, state):
         return part_names(innermost(state))
 
-    def __call__(self, carry, inputs, deterministic=None):
+    def __call__(
+        self, carry: Any, inputs: ArrayLike, deterministic: Flag | None = None
+    ) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -208,5 +218,6 @@ class Zoneout(_Wrapper):
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
         rates = part_rates(self.rate, innermost(carry))
         self._check(carry, rates, deterministic)
-        cell, output = zone(carry, *self.cell(carry.cell, inputs), rates, deterministic)
+        new, output = self.cell(carry.cell, inputs)
+        cell, output = zone(carry, new, output, rates, deterministic)
         return advance(carry, cell), output

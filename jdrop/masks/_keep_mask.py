@@ -1,9 +1,11 @@
 """A mask by itself."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop.masks._mask import as_mask
 from jdrop.masks._primitives import keep
@@ -13,7 +15,9 @@ from jdrop.masks._shape import as_shape
 STREAM_VERSION = 2
 
 
-def keep_mask(key, shape, rate, *, broadcast_dims=()):
+def keep_mask(
+    key: jax.Array, shape: Sequence[int], rate: ArrayLike, *, broadcast_dims: Sequence[int] = ()
+) -> jax.Array:
     """Draw a boolean mask that is False with probability `rate`.
 
     ``keep[e] = U(e) >= round(rate * 2**32)``, U(e) a 32-bit uniform of the key and the element.

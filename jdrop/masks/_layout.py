@@ -41,6 +41,7 @@ def as_matrix(shape) -> Matrix:
       ValueError: a key serves no matrix as large.
     """
     *leading, last = shape or (1,)
+    matrix = Matrix(tuple(leading), last, 1, last)
     for columns in (last, *(2**n for n in range(7, -1, -1) if 2**n < last)):
         matrix = Matrix(tuple(leading), last, -(-last // columns) if last else 0, columns)
         drawn = matrix.word_rows * LANES * columns

@@ -131,14 +131,15 @@ def _draw(mask, place, shape, unroll):
     (impl, _, bits), limit, data = mask.spec, mask.limit, jax.random.key_data(mask.key)
     used, width = min(bits, WORDS), BLOCK_WORDS.get(impl, 4)
     row, column = place(np.uint32(0))
+    matrix, every = as_matrix(mask.shape), None
     if impl not in BLOCK_WORDS:
-        matrix = as_matrix(mask.shape)
         every = words_of_bits(mask.key, (matrix.word_rows, matrix.columns))
         every = every.reshape(-1, *shape) if every[0].size == math.prod(shape) else every[:, row, column]
 
     def step(data, zero, j, kept):
-        if impl in BLOCK_WORDS:
-            words = blocks(impl, data, *place(zero), j)
+        if every is None:
+            at_row, at_column = place(zero)
+            words = blocks(impl, data, at_row, at_column, j)
         else:
             words = lax.dynamic_slice_in_dim(every, j.astype(jnp.int32) * width, width)
         for i in reversed(range(width)):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
@@ -145,7 +146,7 @@ def _mapped(function, levels):
 
 def _lower(ctx, function, *args):
     # A rule is traced for what a device holds, which has neither a sharding nor axes to vary over.
-    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    avals = [ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
     return mlir.lower_fun(function, multiple_results=False)(ctx.replace(avals_in=avals), *args)
 
 

@@ -1,7 +1,7 @@
 """What a rate means: the threshold that its units fall under, and the probability that is left."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ _ALLOWED = "a rate is the probability that a unit is dropped, a number in [0, 1]
 class Threshold(NamedTuple):
     """A rate as the mask needs it; every field has the rate's shape."""
 
-    low: jax.Array  # uint32: a unit is dropped if its 32-bit uniform lies below
-    all_dropped: jax.Array | None  # bool: the threshold is 2**32, which `low` cannot say; None if it nowhere is
-    valid: jax.Array | None  # bool: the rate lies in [0, 1]; None if it was checked to
+    low: Any  # uint32: a unit is dropped if its 32-bit uniform lies below
+    all_dropped: Any  # bool: the threshold is 2**32, which `low` cannot say; None if it nowhere is
+    valid: Any  # bool: the rate lies in [0, 1]; None if it was checked to
 
 
-def as_rate(rate):
+def as_rate(rate) -> np.ndarray | jax.Array:
     """Return `rate` as a float scalar or array in JAX's precision, or say what is wrong with it.
 
     A Python number is rounded as JAX rounds every Python number (to float32 unless
@@ -31,14 +31,14 @@ def as_rate(rate):
       ValueError: a concrete rate that is NaN or outside [0, 1].
     """
     if type(rate) is float:
-        return _as_number(rate, jax.config.jax_enable_x64)
+        return _as_number(rate, jax.config.jax_enable_x64)  # pyright: ignore
     if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
-    dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(rate)
+    dtype = jnp.result_type(rate) if isinstance(rate, (int, float)) else rate.dtype
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
     dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it
-    return _as_concrete(rate, dtype) if is_concrete(rate) else rate.astype(dtype)
+    return _as_concrete(rate, dtype) if is_concrete(rate) else jnp.asarray(rate, dtype)
 
 
 @functools.lru_cache

@@ -114,7 +114,7 @@ def _down(spec, data, numbers, x, interpret):
         high, deep, ragged = height, period, False
     else:  # a plane starts at any lane, and so its words serve rows before and after it
         high, deep, ragged = min(height, most - LANES), 1, True
-    each = pl.cdiv(high, LANES) + ragged if deep == 1 or height % LANES == 0 else None  # words a plane
+    each = pl.cdiv(high, LANES) + ragged if deep == 1 or height % LANES == 0 else 0  # words a plane, if whole
     count = each * deep if each else pl.cdiv(deep * high, LANES)
 
     def kernel(data_ref, numbers_ref, x_ref, y_ref):

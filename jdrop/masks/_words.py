@@ -55,10 +55,10 @@ def decided(kept, word, index, low, packed=None, last=True):
     packed = packed or all_lanes
     zero = packed((low >> (np.uint32(31) - index)) & np.uint32(1) == 0)
     own = (word & kept) | (zero & (word | kept))
-    if not last or (isinstance(index, np.uint32) and index < WORDS - 1):
+    if not last or (isinstance(index, np.generic) and int(index) < WORDS - 1):
         return own
     shared = packed((word >> np.uint32(15)) >= (low & np.uint32(2**17 - 1)))
-    return shared if isinstance(index, np.uint32) else jnp.where(index == WORDS - 1, shared, own)
+    return shared if isinstance(index, np.generic) else jnp.where(index == WORDS - 1, shared, own)
 
 
 def all_lanes(flags):

@@ -1,15 +1,27 @@
 """Monte Carlo dropout over data that come in batches."""
 
+from collections.abc import Iterable, Sized
+from typing import Any
+
 import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from jdrop._keys import as_typed_key, fold_in
+from jdrop._types import Predict, PyTree
 from jdrop.mc._prediction import MCPrediction, mc_dropout
 
 
-def mc_dropout_batches(predict, key, batches, num_samples=None, *, progress=True, **options):
+def mc_dropout_batches(
+    predict: Predict,
+    key: jax.Array,
+    batches: Iterable[PyTree],
+    num_samples: int | None = None,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> MCPrediction:
     """Predict with Monte Carlo dropout, batch after batch, for data that do not fit in memory.
 
     Batch b is ``mc_dropout(predict, fold_in(key, "batch", b), x_b, num_samples, ...)``; only one is on the device.
@@ -41,7 +53,7 @@ def mc_dropout_batches(predict, key, batches, num_samples=None, *, progress=True
     key, parts = as_typed_key(key), []
     console = Console(stderr=True)
     with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
-        total = len(batches) if hasattr(batches, "__len__") else None
+        total = len(batches) if isinstance(batches, Sized) else None
         task = bar.add_task("Monte Carlo", total=total)
         for b, x in enumerate(batches):
             part = mc_dropout(predict, fold_in(key, "batch", b), x, num_samples, **options)
@@ -56,7 +68,7 @@ def mc_dropout_batches(predict, key, batches, num_samples=None, *, progress=True
     )
     taken = [part.num_samples for part in parts]
     if options.get("tolerance") is None:
-        return MCPrediction(mean, variance, entropy, taken[0])
+        return MCPrediction(mean, variance, entropy, int(taken[0]))
     sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]
     return MCPrediction(mean, variance, entropy, np.repeat(taken, sizes))
 

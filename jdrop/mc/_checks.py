@@ -7,7 +7,7 @@ import numpy as np
 from jdrop._checks import at_least_float32, is_concrete
 
 
-def require(array, valid, message):
+def require(array, valid, message) -> jax.Array:
     """Return `array`, whose values must be `valid`.
 
     Args:
@@ -30,7 +30,7 @@ def require(array, valid, message):
     return array
 
 
-def as_array(name, value, *axes):
+def as_array(name, value, *axes) -> jax.Array:
     """`value` as a non-empty real array of at least float32, in which integers become floats.
 
     Args:
@@ -53,7 +53,7 @@ def as_array(name, value, *axes):
     return array.astype(at_least_float32(array.dtype))
 
 
-def as_finite(name, value, *axes):
+def as_finite(name, value, *axes) -> jax.Array:
     """Finite real numbers, such as outputs and targets of a regression; see `as_array`."""
     with jax.ensure_compile_time_eval():
         array = as_array(name, value, *axes)
@@ -64,7 +64,7 @@ def as_finite(name, value, *axes):
         )
 
 
-def as_positive(name, value, write):
+def as_positive(name, value, write) -> jax.Array:
     """Finite real numbers above 0, such as variances and precisions; `write` is what an error advises."""
     with jax.ensure_compile_time_eval():
         array = as_array(name, value)
@@ -75,7 +75,7 @@ def as_positive(name, value, write):
         )
 
 
-def as_fraction(name, value, *, zero):
+def as_fraction(name, value, *, zero) -> jax.Array:
     """Numbers in [0, 1], or in (0, 1] unless `zero`."""
     with jax.ensure_compile_time_eval():
         array = as_array(name, value)
@@ -88,7 +88,7 @@ def as_fraction(name, value, *, zero):
         )
 
 
-def as_sampled(outputs, targets, name="targets"):
+def as_sampled(outputs, targets, name="targets") -> tuple[jax.Array, ...]:
     """Finite outputs (num_samples, ...) and targets (...), in one dtype."""
     outputs, targets = as_finite("outputs", outputs, "num_samples", "..."), as_finite(name, targets)
     if targets.shape != outputs.shape[1:]:
@@ -99,7 +99,7 @@ def as_sampled(outputs, targets, name="targets"):
     return one_dtype(outputs, targets)
 
 
-def as_probabilities(probabilities, *axes):
+def as_probabilities(probabilities, *axes) -> jax.Array:
     """Class probabilities with these axes, (..., classes) if none are given.
 
     They must not be negative, and sum to 1 within the square root of float32's precision, or a coarser dtype's own.
@@ -132,13 +132,13 @@ def on_simplex(array, tolerance):
     return (array >= 0).all(-1, keepdims=True) & (jnp.abs(array.sum(-1, keepdims=True) - 1) <= tolerance)
 
 
-def as_labelled(probabilities, labels, *axes):
+def as_labelled(probabilities, labels, *axes) -> tuple[jax.Array, jax.Array]:
     """Class probabilities with these axes, and a label for each row; see `with_labels`."""
     probabilities = as_probabilities(probabilities, *axes)
     return with_labels(probabilities, labels, probabilities.shape[:-1])
 
 
-def with_labels(rows, labels, shape, name="probabilities"):
+def with_labels(rows, labels, shape, name="probabilities") -> tuple[jax.Array, jax.Array]:
     """Checked rows (..., *shape, classes), and labels of `shape` for them, integers in [0, classes).
 
     A traced label out of range turns its row into NaN.
@@ -168,10 +168,10 @@ def with_labels(rows, labels, shape, name="probabilities"):
                 ),
             )
             return rows, jnp.asarray(labels).astype(int)
-    return jnp.where(valid[..., None], rows, jnp.nan), labels.astype(int)
+    return jnp.where(valid[..., None], rows, jnp.nan), jnp.asarray(labels).astype(int)
 
 
-def matching(**arrays):
+def matching(**arrays) -> tuple[jax.Array, ...]:
     """Checked arrays that must have one shape, in one dtype and in the order given."""
     (first, wanted), *_ = ((name, array.shape) for name, array in arrays.items())
     for name, array in arrays.items():
@@ -182,7 +182,7 @@ def matching(**arrays):
     return one_dtype(*arrays.values())
 
 
-def one_dtype(*arrays):
+def one_dtype(*arrays) -> tuple[jax.Array, ...]:
     """Checked arrays in float64 if one of them is, else in float32."""
     dtype = jnp.float64 if any(array.dtype == jnp.float64 for array in arrays) else jnp.float32
     return tuple(array.astype(dtype) for array in arrays)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop.masks._rate import as_rate
@@ -11,7 +12,7 @@ from jdrop.mc._checks import as_finite, as_probabilities, one_dtype, require
 _WIDEST = 20
 
 
-def all_masks(width, rate):
+def all_masks(width: int, rate: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Every mask of a few units, and its probability.
 
     ``P(m) = prod_i (1 - rate_i)**m_i * rate_i**(1 - m_i)``
@@ -57,7 +58,7 @@ def all_masks(width, rate):
     return jnp.asarray(masks), jnp.asarray(weights.astype(rate.dtype))
 
 
-def geometric_mean(probabilities, weights=None):
+def geometric_mean(probabilities: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
     """The geometric mean of an ensemble's class probabilities, renormalised over the classes.
 
     ``p_c = prod_s p_sc**w_s / sum_k prod_s p_sk**w_s``, with weights that sum to 1. Over all masks of the input of one

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jdrop._checks import as_size, at_least_float32
+from jdrop._checks import as_size, at_least_float32, is_concrete
+from jdrop._types import Predict, PyTree
 from jdrop.mc._checks import on_simplex
 from jdrop.mc._sampling import as_arguments, as_partial, in_chunks, on_mesh, warn_if_equal, warn_if_not_finite
 from jdrop.mc.uncertainty import entropy
@@ -32,10 +34,10 @@ class MCPrediction(struct.PyTreeNode):
     mean: Any
     variance: Any
     mean_entropy: Any  # NaN where the outputs are not probabilities; read through `expected_entropy`
-    num_samples: int | jax.Array
+    num_samples: Any  # int; of batches with a tolerance, one an input
 
     @property
-    def standard_error(self):
+    def standard_error(self) -> PyTree:
         """Standard error of the mean, ``sqrt(variance / (S - 1))``; NaN for one sample."""
 
         def error(variance):
@@ -45,7 +47,7 @@ class MCPrediction(struct.PyTreeNode):
         return jax.tree.map(error, self.variance)
 
     @property
-    def predictive_entropy(self):
+    def predictive_entropy(self) -> PyTree:
         """Total uncertainty ``H[mean]`` in nats, over the last axis of class probabilities."""
         return jax.tree.map(
             lambda mean, aleatoric: jnp.where(jnp.isnan(aleatoric), jnp.nan, entropy(mean)),
@@ -54,14 +56,14 @@ class MCPrediction(struct.PyTreeNode):
         )
 
     @property
-    def expected_entropy(self):
+    def expected_entropy(self) -> PyTree:
         """Aleatoric uncertainty ``(1/S) sum_i H[y_i]`` in nats, over the last axis of class probabilities.
 
         Raises:
           ValueError: the outputs are not probabilities (NaN instead under a trace).
         """
         for leaf in jax.tree.leaves(self.mean_entropy):
-            if not isinstance(leaf, jax.core.Tracer) and bool(jnp.isnan(leaf).any()):
+            if is_concrete(leaf) and bool(jnp.isnan(leaf).any()):
                 raise ValueError(
                     "the samples are not probabilities (on the last axis they must be finite, not negative, and sum to "
                     "1), so they have no entropy: pass transform=jax.nn.softmax to mc_dropout if they are logits."
@@ -69,7 +71,7 @@ class MCPrediction(struct.PyTreeNode):
         return self.mean_entropy
 
     @property
-    def mutual_information(self):
+    def mutual_information(self) -> PyTree:
         """Epistemic uncertainty ``H[mean] - (1/S) sum_i H[y_i]`` in nats, never negative (Houlsby et al. 2011)."""
         return jax.tree.map(
             lambda total, aleatoric: jnp.maximum(total - aleatoric, 0), self.predictive_entropy, self.expected_entropy
@@ -77,8 +79,17 @@ class MCPrediction(struct.PyTreeNode):
 
 
 def mc_dropout(
-    predict, key, x, num_samples=None, *, transform=None, chunk_size=None, mesh=None, tolerance=None, max_samples=10_000
-):
+    predict: Predict,
+    key: jax.Array,
+    x: PyTree,
+    num_samples: int | None = None,
+    *,
+    transform: Callable[[Any], Any] | None = None,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    tolerance: float | None = None,
+    max_samples: int = 10_000,
+) -> MCPrediction:
     """Predict with Monte Carlo dropout.
 
     ``mean = (1/S) sum_i f(predict(fold_in(key, i), x))`` with ``f = transform``, and likewise the variance. The
@@ -123,11 +134,11 @@ def mc_dropout(
     auto, limit = _number_of_samples(num_samples, tolerance, max_samples)
     predict = predict if transform is None else jax.tree_util.Partial(_transformed, as_partial(transform), predict)
     result = _stream(predict, key, on_mesh(x, mesh), np.float32(tolerance or 0), limit, chunk_size, mesh, auto)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(result)):
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
         return result if auto else result.replace(num_samples=limit)
     taken = int(result.num_samples)
     result = result.replace(num_samples=taken)
-    if auto and taken == limit:
+    if tolerance is not None and taken == limit:
         worst = max(float(leaf.max(initial=0)) for leaf in jax.tree.leaves(result.standard_error))
         if worst > tolerance:
             warnings.warn(

@@ -8,15 +8,24 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jdrop._checks import as_size
+from jdrop._checks import as_size, is_concrete
 from jdrop._keys import as_typed_key, fold_in
+from jdrop._types import Predict, PyTree
 
 _CACHE = 2**22  # bytes of the largest array of a chunk on a CPU: what stays in the cache is faster
 _MEMORY = 2**30  # bytes of it on an accelerator, where nothing is known of the free memory
 _BATCH_AXES = ("batch", "data")
 
 
-def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
+def samples(
+    predict: Predict,
+    key: jax.Array,
+    x: PyTree,
+    num_samples: int = 100,
+    *,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> PyTree:
     """Draw stochastic forward passes.
 
     Sample i is ``predict(fold_in(key, i), x)``, so that more samples extend a run and never change its first ones. Its
@@ -56,7 +65,7 @@ def samples(predict, key, x, num_samples=100, *, chunk_size=None, mesh=None):
     predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
     outputs = _samples(predict, key, on_mesh(x, mesh), as_size("num_samples", num_samples, write=100), chunk_size, mesh)
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size]
-    if leaves and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if leaves and all(is_concrete(leaf) for leaf in leaves):
         inexact = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in inexact))
         warn_if_equal(num_samples, all(bool((leaf == leaf[0]).all()) for leaf in leaves))

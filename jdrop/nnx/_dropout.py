@@ -1,8 +1,12 @@
 """Dropout for Flax NNX."""
 
+from collections.abc import Sequence
+
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 
+from jdrop._types import Flag, Save, Scaling
 from jdrop.functional._dropout import draws, dropout
 
 
@@ -35,23 +39,33 @@ class Dropout(nnx.Dropout):
 
     def __init__(
         self,
-        rate,
+        rate: ArrayLike,
         *,
-        broadcast_dims=(),
-        deterministic=False,
-        rng_collection="dropout",
-        scaling="inverted",
-        save="key",
-        rngs=None,
-    ):
-        rngs = stream(rngs, rng_collection)
+        broadcast_dims: Sequence[int] = (),
+        deterministic: Flag = False,
+        rng_collection: str = "dropout",
+        scaling: Scaling = "inverted",
+        save: Save = "key",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
         super().__init__(
-            rate, broadcast_dims=broadcast_dims, deterministic=deterministic, rng_collection=rng_collection, rngs=rngs
+            rate,  # pyright: ignore[reportArgumentType]  # Flax's rate is a float, and so on
+            broadcast_dims=broadcast_dims,
+            deterministic=deterministic,  # pyright: ignore[reportArgumentType]
+            rng_collection=rng_collection,
+            rngs=stream(rngs, rng_collection),  # pyright: ignore[reportArgumentType]
         )
-        self.scaling = scaling
-        self.save = save
+        self.scaling: Scaling = scaling
+        self.save: Save = save
 
-    def __call__(self, inputs, *, deterministic=None, rngs=None, rate=None):
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        deterministic: Flag | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rate: ArrayLike | None = None,
+    ) -> jax.Array:
         """Apply dropout.
 
         Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ from flax import nnx
 
 from jdrop._flax.modes import evaluation_arguments
 from jdrop._keys import fold_in
+from jdrop._types import Predict
 from jdrop.nnx._recurrent import RecurrentDropout, Zoneout
 
 
-def predictor(model, **kwargs):
+def predictor(model: nnx.Module, **kwargs: Any) -> Predict:
     """Turn an NNX model into `predict(key, x)`, in which only dropout is stochastic.
 
     Every `Dropout` (jdrop's and Flax's), attention dropout, `RecurrentDropout` and `Zoneout` draws, whatever
@@ -48,7 +50,7 @@ def predictor(model, **kwargs):
     return jax.tree_util.Partial(_Apply(graphdef, settings), state, arrays)
 
 
-def train_parts(model):
+def train_parts(model: nnx.Module) -> dict[str, Any]:
     """What `jdrop.training.TrainState.create` needs of an NNX model.
 
     Args:
@@ -69,7 +71,9 @@ def train_parts(model):
     return {"params": params, "collections": {"variables": rest}}
 
 
-def model_loss(model, loss_fn):
+def model_loss(
+    model: nnx.Module, loss_fn: Callable[[Any, Any], Any]
+) -> Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]:
     """Turn a loss of an NNX model into the pure `loss_fn(params, batch, key)` of `make_train_step`.
 
     With a key the model is in training mode and each of its random streams starts from a key derived from `key` and
@@ -107,7 +111,7 @@ def model_loss(model, loss_fn):
     return pure_loss
 
 
-def update_model(model, state):
+def update_model(model: nnx.Module, state: Any) -> None:
     """Write a `TrainState`'s parameters and other variables back into the NNX model that it came from.
 
     Args:

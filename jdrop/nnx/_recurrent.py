@@ -1,10 +1,16 @@
 """Dropout for Flax NNX's recurrent cells."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_flag
 from jdrop._flax.cells import (
+    DropoutCarry,
     advance,
     begin,
     check_carry,
@@ -17,6 +23,7 @@ from jdrop._flax.cells import (
     unread,
     zone,
 )
+from jdrop._types import Flag
 from jdrop.functional._dropout import draws, dropout
 from jdrop.nnx._dropout import stream
 
@@ -24,7 +31,13 @@ from jdrop.nnx._dropout import stream
 class _Wrapper(nnx.RNNCellBase):
     """A cell around a cell."""
 
-    def __init__(self, cell, deterministic, rng_collection, rngs):
+    def __init__(
+        self,
+        cell: nnx.RNNCellBase,
+        deterministic: Flag | None,
+        rng_collection: str,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None,
+    ) -> None:
         if isinstance(cell, _Wrapper) and not (isinstance(self, Zoneout) and isinstance(cell, RecurrentDropout)):
             raise nested(self, cell)
         rngs = stream(rngs, rng_collection)
@@ -34,10 +47,10 @@ class _Wrapper(nnx.RNNCellBase):
         self.rngs = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
 
     @property
-    def num_feature_axes(self):
+    def num_feature_axes(self) -> int:
         return self.cell.num_feature_axes
 
-    def initialize_carry(self, input_shape, rngs=None, carry_init=None):
+    def initialize_carry(self, input_shape: Sequence[int], rngs: Any = None, carry_init: Any = None) -> DropoutCarry:
         """The wrapped cell's first carry, and the keys of the masks from the module's stream unless deterministic.
 
         Args:
@@ -45,10 +58,14 @@ class _Wrapper(nnx.RNNCellBase):
           rngs: a stream for the wrapped cell's carry; the masks do not come from it.
           carry_init: an initializer of the wrapped cell's carry.
         """
-        cell = self.cell.initialize_carry(input_shape, rngs, carry_init)
+        cell = self.cell.initialize_carry(tuple(input_shape), rngs, carry_init)
         idle = self.rngs is None or (self.deterministic is not None and as_flag(self.deterministic) is True)
         key = None if idle else self.rngs() if isinstance(self.rngs, nnx.RngStream) else self.rngs
         return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
+
+    def _names(self, state) -> Sequence[str]:
+        """The names of the masks."""
+        raise NotImplementedError
 
     def _flag(self, deterministic):
         deterministic = self.deterministic if deterministic is None else deterministic
@@ -108,8 +125,16 @@ class RecurrentDropout(_Wrapper):
     """
 
     def __init__(
-        self, cell, rate, recurrent_rate=None, *, fresh=False, deterministic=False, rng_collection="dropout", rngs=None
-    ):
+        self,
+        cell: nnx.RNNCellBase,
+        rate: ArrayLike,
+        recurrent_rate: ArrayLike | None = None,
+        *,
+        fresh: bool = False,
+        deterministic: Flag | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
         super().__init__(cell, deterministic, rng_collection, rngs)
         self.rate = rate
         self.recurrent_rate = rate if recurrent_rate is None else recurrent_rate
@@ -118,7 +143,9 @@ class RecurrentDropout(_Wrapper):
     def _names(self, state):
         return ("inputs", "recurrent")
 
-    def __call__(self, carry, inputs, *, deterministic=None):
+    def __call__(
+        self, carry: Any, inputs: ArrayLike, *, deterministic: Flag | None = None
+    ) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -201,14 +228,24 @@ class Zoneout(_Wrapper):
       Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations".
     """
 
-    def __init__(self, cell, rate, *, deterministic=False, rng_collection="dropout", rngs=None):
+    def __init__(
+        self,
+        cell: nnx.RNNCellBase,
+        rate: ArrayLike | Sequence[ArrayLike],
+        *,
+        deterministic: Flag | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
         super().__init__(cell, deterministic, rng_collection, rngs)
         self.rate = tuple(rate) if isinstance(rate, list) else rate
 
     def _names(self, state):
         return part_names(innermost(state))
 
-    def __call__(self, carry, inputs, *, deterministic=None):
+    def __call__(
+        self, carry: Any, inputs: ArrayLike, *, deterministic: Flag | None = None
+    ) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -222,5 +259,6 @@ class Zoneout(_Wrapper):
         deterministic = self._flag(deterministic)
         rates = part_rates(self.rate, innermost(carry))
         self._check(carry, rates, deterministic)
-        cell, output = zone(carry, *self.cell(carry.cell, inputs), rates, deterministic)
+        new, output = self.cell(carry.cell, jnp.asarray(inputs))
+        cell, output = zone(carry, new, output, rates, deterministic)
         return advance(carry, cell), output

@@ -1,13 +1,17 @@
 """The training loop."""
 
 import functools
+import os
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jdrop._checks import as_size
+from jdrop._types import PyTree
 from jdrop.training._checkpoints import Checkpoints
 from jdrop.training._data import count_examples, epoch_order
 from jdrop.training._interrupt import interrupts
@@ -21,26 +25,26 @@ from jdrop.training._stopping import Stopping
 
 
 def fit(
-    state,
-    train_step,
-    data,
+    state: TrainState,
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Any]],
+    data: PyTree,
     *,
-    epochs,
-    batch_size,
-    eval_fn=None,
-    eval_every=None,
-    patience=None,
-    keep_best=False,
-    scan=False,
-    sharding=None,
-    checkpoint_dir=None,
-    save_every=None,
-    keep=3,
-    resume=True,
-    callbacks=(),
-    log=None,
-    progress=True,
-):
+    epochs: int,
+    batch_size: int,
+    eval_fn: Callable[[TrainState], Any] | None = None,
+    eval_every: int | None = None,
+    patience: int | None = None,
+    keep_best: bool = False,
+    scan: bool = False,
+    sharding: PyTree | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    save_every: int | None = None,
+    keep: int | None = 3,
+    resume: bool = True,
+    callbacks: Iterable[Callable[[TrainState, dict[str, Any]], Any]] = (),
+    log: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> tuple[TrainState, dict[str, list[Any]]]:
     """Train for some epochs over data in memory; stopped at any time, the same call goes on to the same result.
 
     Epoch e of a run is its steps ``e * s`` to ``(e + 1) * s``, where ``s = n // batch_size``. It visits the n examples

@@ -13,10 +13,11 @@ from jdrop.training._state import without_weak_types
 
 def replicated(sharding):
     """The sharding of what every device of the batch's mesh holds, or None without a mesh."""
-    meshes = {leaf.mesh if isinstance(leaf, NamedSharding) else None for leaf in jax.tree.leaves(sharding)}
-    if not meshes and jax.process_count() == 1:
+    leaves = jax.tree.leaves(sharding)
+    if not leaves and jax.process_count() == 1:
         return None
-    if len(meshes) != 1 or None in meshes:
+    meshes = {leaf.mesh for leaf in leaves if isinstance(leaf, NamedSharding)}
+    if len(meshes) != 1 or not all(isinstance(leaf, NamedSharding) for leaf in leaves):
         raise TypeError(
             f"sharding is {sharding!r}, but a NamedSharding of a batch over the devices of all processes is needed: "
             'write sharding=NamedSharding(mesh, PartitionSpec("data")).'

@@ -1,9 +1,12 @@
 """Several seeds as one program."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 
 
-def vmap_seeds(function, *, donate_argnums=()):
+def vmap_seeds(function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
     """Map a train step or an evaluation over a stack of states, so that n seeds train as one program.
 
     ``vmap_seeds(f)(states, ...)[i] = f(states[i], ...)``: `fit` trains a stack of states as it trains one, each with

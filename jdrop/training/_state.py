@@ -1,13 +1,16 @@
 """The training state: Flax's, with the run's root key."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from flax.training import train_state
 
 from jdrop._keys import as_typed_key
+from jdrop._types import PyTree
 
 
 class TrainState(train_state.TrainState):
@@ -29,7 +32,16 @@ class TrainState(train_state.TrainState):
     collections: dict[str, Any] = struct.field(default_factory=dict)
 
     @classmethod
-    def create(cls, *, apply_fn=None, params, tx, key, collections=None, **kwargs):
+    def create(
+        cls,
+        *,
+        apply_fn: Callable[..., Any] | None = None,
+        params: PyTree,
+        tx: optax.GradientTransformation,
+        key: jax.Array,
+        collections: Mapping[str, PyTree] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Make the state of step 0.
 
         Args:

@@ -1,6 +1,8 @@
 """One jitted training step, and its evaluation."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jdrop._checks import as_size
 from jdrop._keys import fold_in
 from jdrop.training._data import count_examples
-from jdrop.training._state import without_weak_types
+from jdrop.training._state import TrainState, without_weak_types
 
 
-def make_train_step(loss_fn, *, accumulate=1, per_example=False):
+def make_train_step(
+    loss_fn: Callable[..., Any], *, accumulate: int = 1, per_example: bool = False
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the jitted function `(state, batch) -> (state, metrics)` of one gradient update.
 
     ``params <- params + tx(mean over i < accumulate of d loss_i / d params)``, where loss_i is the loss of micro-batch
@@ -88,7 +92,7 @@ def make_train_step(loss_fn, *, accumulate=1, per_example=False):
     return jax.jit(step, donate_argnums=0)
 
 
-def make_eval_step(loss_fn):
+def make_eval_step(loss_fn: Callable[..., Any]) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
     """Make the jitted function `(state, batch) -> metrics`, in which nothing is random.
 
     Args:

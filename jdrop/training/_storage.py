@@ -136,7 +136,7 @@ def newest(folder):
         raise CheckpointError(
             f"no checkpoint in {folder} is whole ({damage}): give another checkpoint_dir to start anew."
         )
-    if broken:
+    if broken and found is not None:
         warnings.warn(
             f"a damaged checkpoint is set aside with {BROKEN!r} after its name ({damage}); training resumes from "
             f"{found[0]}.",

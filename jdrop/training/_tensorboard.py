@@ -1,7 +1,11 @@
 """The numbers of a run in TensorBoard."""
 
+import os
+from collections.abc import Callable
+from typing import Any
 
-def tensorboard(folder):
+
+def tensorboard(folder: str | os.PathLike[str]) -> Callable[[Any, dict[str, Any]], None]:
     """Make a callback of `fit` that writes the run's numbers for TensorBoard, by the library tensorboardX.
 
     Args:

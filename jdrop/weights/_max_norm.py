@@ -1,16 +1,18 @@
 """Constraints on weights, as optax transformations."""
 
 import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_scalar
 from jdrop.weights._parameters import NOT_KERNELS, kernels, last, named, square, wide
 
 
-def max_norm(limit, *, axes=None):
+def max_norm(limit: ArrayLike, *, axes: int | Sequence[int] | None = None) -> optax.GradientTransformation:
     """Keep the norm of each unit's incoming weights at most `limit`, as an optax transformation.
 
     ``w <- w * min(1, limit / ||w||)`` after the update, for the weights w of one kernel that lead to one unit. It

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_scalar, at_least_float32
+from jdrop._types import PyTree
 from jdrop.weights._parameters import NOT_KERNELS, kernels, square, wide
 
 
-def l1(params, strength, *, kernels_only=True):
+def l1(params: PyTree, strength: ArrayLike, *, kernels_only: bool = True) -> jax.Array:
     """The sum of the absolute values of weights, to be added to a loss.
 
     ``R(theta) = strength * sum |theta|``, with the subgradient 0 at 0.
@@ -37,7 +39,7 @@ def l1(params, strength, *, kernels_only=True):
     return _penalty(params, strength, kernels_only, _absolute)
 
 
-def l2(params, strength, *, kernels_only=True):
+def l2(params: PyTree, strength: ArrayLike, *, kernels_only: bool = True) -> jax.Array:
     """The sum of the squares of weights, to be added to a loss.
 
     ``R(theta) = strength * sum |theta|**2``: not halved, so under plain SGD it is a weight decay of ``2 * strength``.

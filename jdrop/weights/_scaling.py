@@ -1,12 +1,16 @@
 """Weights of a network trained with one scaling of dropout, for another."""
 
+from collections.abc import Mapping
+
 import jax
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_scalar
+from jdrop._types import PyTree
 from jdrop.weights._parameters import check_inexact, last, named, wide
 
 
-def scale_weights(params, rates, *, inverse=False):
+def scale_weights(params: PyTree, rates: Mapping[str, ArrayLike], *, inverse: bool = False) -> PyTree:
     """Scale the weights of the layers whose inputs were dropped.
 
     ``W <- (1 - rate) * W``, or ``W / (1 - rate)`` with `inverse`; biases stay. With m the bare mask of a linear layer's

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop._keys import as_typed_key
@@ -12,7 +13,9 @@ from jdrop.mc.acquisition._scores import as_batch_size
 from jdrop.mc.uncertainty import entropy
 
 
-def batch_bald(key, probabilities, k, num_configurations=10_000):
+def batch_bald(
+    key: jax.Array, probabilities: ArrayLike, k: int, num_configurations: int = 10_000
+) -> tuple[jax.Array, jax.Array]:
     """Pick a batch of k examples, each for what its label adds to those of the examples before it.
 
     Greedily, ``pick[t] = argmax_i I(y[i]; w | y[pick[0]], ..., y[pick[t - 1]])``, which is the argmax of the joint

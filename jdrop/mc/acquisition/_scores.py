@@ -4,13 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop._keys import as_typed_key
 from jdrop.mc._checks import as_finite, as_probabilities
 
 
-def mean_std(probabilities):
+def mean_std(probabilities: ArrayLike) -> jax.Array:
     """Standard deviation over the samples, averaged over the classes.
 
     ``(1/C) sum_c sqrt((1/S) sum_i p_ic**2 - ((1/S) sum_i p_ic)**2)`` with C classes.
@@ -35,7 +36,7 @@ def mean_std(probabilities):
     return as_probabilities(probabilities, "num_samples", "...", "classes").std(0).mean(-1)
 
 
-def random(key, n):
+def random(key: jax.Array, n: int) -> jax.Array:
     """Uniform scores: the baseline that a method must beat.
 
     ``u[i] ~ U(0, 1)``
@@ -62,7 +63,7 @@ def random(key, n):
     return jax.random.uniform(as_typed_key(key), (as_size("n", n),))
 
 
-def top_k(scores, k):
+def top_k(scores: ArrayLike, k: int) -> jax.Array:
     """The examples with the k highest scores, best first; of equal ones the first.
 
     Args:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop.masks._rate import as_rate
@@ -9,7 +10,7 @@ from jdrop.mc._checks import as_positive, as_sampled, one_dtype, require
 from jdrop.mc.calibration._minimum import fitted, log_mean_exp, minimum
 
 
-def fit_tau(outputs, targets):
+def fit_tau(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Fit the observation precision tau that maximises the log-likelihood of held-out targets.
 
     ``tau = argmax (1/n) sum_i log (1/S) sum_s Normal(targets[i]; outputs[s, i], 1 / tau)``, over log tau by L-BFGS from
@@ -56,7 +57,7 @@ def _tau(outputs, targets):
     return jnp.exp(minimum(loss, outputs.dtype)) / mean
 
 
-def prior_tau(rate, length_scale, num_examples, weight_decay):
+def prior_tau(rate: ArrayLike, length_scale: ArrayLike, num_examples: int, weight_decay: ArrayLike) -> jax.Array:
     """Precision of the noise that a network's regularization implies, ``tau = (1 - rate) l**2 / (2 N lambda)``.
 
     It holds for the training loss ``(1/N) sum_n (y_n - f(x_n))**2 / 2 + lambda ||W||**2``. Where decay is added to the

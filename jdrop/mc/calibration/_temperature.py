@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop.mc._checks import as_finite, with_labels
 from jdrop.mc.calibration._minimum import fitted, log_mean_exp, minimum
 
 
-def fit_temperature(logits, labels):
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Fit the temperature T that minimises the negative log-likelihood of held-out labels.
 
     ``T = argmin -(1/n) sum_i log (1/S) sum_s softmax(logits[s, i] / T)[labels[i]]``, over log T by L-BFGS from the

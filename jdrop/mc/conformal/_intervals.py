@@ -1,14 +1,18 @@
 """Intervals that cover a real value."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop._checks import is_concrete
 from jdrop.mc._checks import as_finite, as_positive, matching
 from jdrop.mc.conformal._quantile import as_quantile, quantile_of
 
 
-def residual_quantile(mean, targets, alpha, variance=None):
+def residual_quantile(
+    mean: ArrayLike, targets: ArrayLike, alpha: float, variance: ArrayLike | None = None
+) -> jax.Array:
     """The quantile of absolute residuals, for `residual_intervals`.
 
     ``quantile = the ceil((n + 1) (1 - alpha))-th smallest of |targets[i] - mean[i]| / sqrt(variance[i])``.
@@ -42,7 +46,9 @@ def residual_quantile(mean, targets, alpha, variance=None):
     return quantile_of(jnp.abs(targets - mean) / std, alpha)
 
 
-def residual_intervals(mean, quantile, variance=None):
+def residual_intervals(
+    mean: ArrayLike, quantile: ArrayLike, variance: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
     """The prediction intervals ``mean[i] ± quantile * sqrt(variance[i])``.
 
     Args:

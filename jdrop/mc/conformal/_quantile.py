@@ -3,6 +3,7 @@
 import math
 import numbers
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ import numpy as np
 from jdrop._checks import is_concrete
 
 
-def quantile_of(scores, alpha):
+def quantile_of(scores, alpha: Any) -> jax.Array:
     """The ceil((n + 1) (1 - alpha))-th smallest score, with alpha as the decimal that is written."""
-    if not isinstance(alpha, (numbers.Real, np.ndarray, jax.Array)) or not is_concrete(alpha) or np.shape(alpha):
+    real = isinstance(alpha, (numbers.Real, np.ndarray, jax.Array))
+    if not real or not is_concrete(alpha) or np.shape(alpha):
         raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}, but the probability of a miss lies in (0, 1): write alpha=0.1.")

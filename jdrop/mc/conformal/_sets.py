@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._keys import fold_in
 from jdrop.mc._checks import as_labelled, as_probabilities
 from jdrop.mc.conformal._quantile import as_quantile, quantile_of
 
 
-def lac_quantile(probabilities, labels, alpha):
+def lac_quantile(probabilities: ArrayLike, labels: ArrayLike, alpha: float) -> jax.Array:
     """The quantile of least ambiguous set-valued classifiers, for `lac_sets`: sets as small as can be on average.
 
     ``quantile = the ceil((n + 1) (1 - alpha))-th smallest of 1 - probabilities[i, labels[i]]``.
@@ -42,7 +43,7 @@ def lac_quantile(probabilities, labels, alpha):
     return quantile_of(_of_label(1 - probabilities, labels), alpha)
 
 
-def lac_sets(probabilities, quantile):
+def lac_sets(probabilities: ArrayLike, quantile: ArrayLike) -> jax.Array:
     """The prediction sets ``{c: 1 - probabilities[i, c] <= quantile}``.
 
     Args:
@@ -66,7 +67,7 @@ def lac_sets(probabilities, quantile):
     return _covered(1 - probabilities, quantile)
 
 
-def aps_quantile(key, probabilities, labels, alpha):
+def aps_quantile(key: jax.Array, probabilities: ArrayLike, labels: ArrayLike, alpha: float) -> jax.Array:
     """The quantile of adaptive prediction sets, for `aps_sets`: larger sets for harder inputs.
 
     The score of class c is the probability of all likelier classes and a uniform part of its own,
@@ -105,7 +106,7 @@ def aps_quantile(key, probabilities, labels, alpha):
     return quantile_of(_of_label(_aps_scores(fold_in(key, "aps quantile"), probabilities), labels), alpha)
 
 
-def aps_sets(key, probabilities, quantile):
+def aps_sets(key: jax.Array, probabilities: ArrayLike, quantile: ArrayLike) -> jax.Array:
     """The prediction sets ``{c: score[i, c] <= quantile}`` with the scores of `aps_quantile`.
 
     Args:

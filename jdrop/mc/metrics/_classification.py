@@ -8,12 +8,13 @@ where a value is wrong.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop.mc._checks import as_labelled, as_probabilities, with_labels
 
 
-def nll(probabilities, labels):
+def nll(probabilities: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Negative log-likelihood ``-(1/N) sum_n log p_n[y_n]``.
 
     Args:
@@ -39,7 +40,7 @@ def nll(probabilities, labels):
     return -jnp.log(jnp.take_along_axis(probabilities, labels[..., None], -1)).mean()
 
 
-def label_log_likelihood(probabilities, labels):
+def label_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Log-likelihood ``log (1/S) sum_i p_i[label]`` of the labels under the mean.
 
     Args:
@@ -67,7 +68,7 @@ def label_log_likelihood(probabilities, labels):
     return jnp.log(jnp.take_along_axis(samples.mean(0), labels[..., None], -1)[..., 0])
 
 
-def brier(probabilities, labels):
+def brier(probabilities: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Brier score ``(1/N) sum_n sum_c (p_nc - [y_n = c])**2``.
 
     Args:
@@ -94,7 +95,9 @@ def brier(probabilities, labels):
     return ((probabilities - one_hot) ** 2).sum(-1).mean()
 
 
-def reliability(probabilities, labels, num_bins=15):
+def reliability(
+    probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What a reliability diagram shows: the mean confidence and the accuracy in bins of equal width.
 
     Bin b holds the n_b examples whose confidence ``max_c p_nc`` lies in ((b - 1) / num_bins, b / num_bins].
@@ -125,7 +128,7 @@ def reliability(probabilities, labels, num_bins=15):
     return _bins(confidences, correct, _equal_width(num_bins, confidences.dtype))
 
 
-def ece(probabilities, labels, num_bins=15):
+def ece(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> jax.Array:
     """Expected calibration error ``sum_b (n_b / N) |accuracy_b - confidence_b|`` over the bins of `reliability`.
 
     Args:
@@ -151,7 +154,7 @@ def ece(probabilities, labels, num_bins=15):
     return _error(*reliability(probabilities, labels, num_bins))
 
 
-def mce(probabilities, labels, num_bins=15):
+def mce(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> jax.Array:
     """Maximum calibration error ``max_b |accuracy_b - confidence_b|`` over the filled bins of `reliability`.
 
     Args:
@@ -178,7 +181,7 @@ def mce(probabilities, labels, num_bins=15):
     return jnp.abs(accuracy - confidence).max()
 
 
-def adaptive_ece(probabilities, labels, num_bins=15):
+def adaptive_ece(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> jax.Array:
     """Expected calibration error as `ece`, over bins of equal mass.
 
     Bin b holds the confidences between those of rank ``ceil((b - 1) N / num_bins)``, exclusive, and
@@ -211,7 +214,7 @@ def adaptive_ece(probabilities, labels, num_bins=15):
     return _error(*_bins(confidences, correct, jnp.sort(confidences)[last]))
 
 
-def classwise_ece(probabilities, labels, num_bins=15):
+def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> jax.Array:
     """Mean over the K classes ``(1/K) sum_c sum_b (n_bc / N) |frequency_bc - probability_bc|``.
 
     Bin b of class c holds the n_bc examples with p_nc in ((b - 1) / num_bins, b / num_bins]; the frequency is that of

@@ -7,12 +7,13 @@ variance is not positive, or shapes differ. Under a trace the result is NaN wher
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop.mc._checks import as_finite, as_positive, as_sampled, matching, one_dtype, require
 from jdrop.mc._noise import as_noise
 
 
-def rmse(mean, targets):
+def rmse(mean: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Root mean squared error ``sqrt((1/N) sum_n (m_n - y_n)**2)``.
 
     Args:
@@ -37,7 +38,7 @@ def rmse(mean, targets):
     return jnp.sqrt(((mean - targets) ** 2).mean())
 
 
-def gaussian_log_likelihood(mean, variance, targets):
+def gaussian_log_likelihood(mean: ArrayLike, variance: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Mean Gaussian log-density ``(1/N) sum_n log N(y_n; m_n, v_n)``.
 
     Args:
@@ -63,7 +64,9 @@ def gaussian_log_likelihood(mean, variance, targets):
     return (-(z**2) - jnp.log(variance) - np.log(2 * np.pi).item()).mean() / 2
 
 
-def mixture_log_likelihood(outputs, targets, *, tau=None, log_variance=None):
+def mixture_log_likelihood(
+    outputs: ArrayLike, targets: ArrayLike, *, tau: ArrayLike | None = None, log_variance: ArrayLike | None = None
+) -> jax.Array:
     """Log-likelihood ``log (1/S) sum_i N(y; f_i, v_i)`` of each target, with ``v_i = 1/tau`` or exp(log_variance_i).
 
     Args:
@@ -95,7 +98,7 @@ def mixture_log_likelihood(outputs, targets, *, tau=None, log_variance=None):
     return jax.scipy.special.logsumexp(densities, axis=0) - np.log(len(outputs)).item()
 
 
-def crps_gaussian(mean, variance, targets):
+def crps_gaussian(mean: ArrayLike, variance: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Continuous ranked probability score of Gaussians, ``(1/N) sum_n s (z (2 Phi(z) - 1) + 2 phi(z) - 1/sqrt(pi))``.
 
     Here ``s = sqrt(v_n)`` and ``z = (y_n - m_n) / s``, with Phi and phi of the standard Gaussian.
@@ -124,7 +127,7 @@ def crps_gaussian(mean, variance, targets):
     return (jnp.sqrt(variance) * inner).mean()
 
 
-def crps_ensemble(outputs, targets):
+def crps_ensemble(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Continuous ranked probability score of samples, ``(1/N) sum_n (E|X - y_n| - E|X - X'| / 2)``.
 
     X and X' are drawn with replacement from the S samples of example n. It is computed from the sorted samples as
@@ -156,7 +159,7 @@ def crps_ensemble(outputs, targets):
     return (2 * gaps * ((gaps > 0).astype(gaps.dtype) - levels)).mean()
 
 
-def interval_coverage(lower, upper, targets):
+def interval_coverage(lower: ArrayLike, upper: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Share of the targets in their interval, ``(1/N) sum_n [l_n <= y_n <= u_n]``.
 
     Args:
@@ -184,7 +187,7 @@ def interval_coverage(lower, upper, targets):
     return jnp.where(jnp.isnan(lower + upper + targets), jnp.nan, inside).mean()
 
 
-def interval_width(lower, upper):
+def interval_width(lower: ArrayLike, upper: ArrayLike) -> jax.Array:
     """Mean width of intervals, ``(1/N) sum_n (u_n - l_n)``.
 
     Args:
@@ -209,7 +212,7 @@ def interval_width(lower, upper):
     return (upper - lower).mean()
 
 
-def pit_gaussian(mean, variance, targets):
+def pit_gaussian(mean: ArrayLike, variance: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Probability integral transforms ``Phi((y_n - m_n) / sqrt(v_n))``, uniform on [0, 1] if calibrated.
 
     Args:
@@ -235,7 +238,7 @@ def pit_gaussian(mean, variance, targets):
     return jax.scipy.stats.norm.cdf(z)
 
 
-def pit_ensemble(outputs, targets):
+def pit_ensemble(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Probability integral transforms ``(1/S) sum_i ([x_i < y] + [x_i = y] / 2)``, uniform on [0, 1] if calibrated.
 
     Args:
@@ -260,7 +263,7 @@ def pit_ensemble(outputs, targets):
     return ((jnp.sign(targets - outputs) + 1) / 2).mean(0)
 
 
-def sharpness(variance):
+def sharpness(variance: ArrayLike) -> jax.Array:
     """Sharpness ``sqrt((1/N) sum_n v_n)``, the root mean variance: how narrow predictions are, right or wrong.
 
     Args:

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop._checks import is_concrete
 from jdrop.mc._checks import as_finite, as_fraction
 
 
-def auroc(uncertainty, positive):
+def auroc(uncertainty: ArrayLike, positive: ArrayLike) -> jax.Array:
     """Area under the ROC curve: ``P(u > v) + P(u = v) / 2`` of a positive's uncertainty u and a negative's v.
 
     Positive are the examples to detect: those that the model gets wrong, or those out of distribution.
@@ -40,7 +41,7 @@ def auroc(uncertainty, positive):
     return jnp.where(positive, below, 0).sum() / count
 
 
-def average_precision(uncertainty, positive):
+def average_precision(uncertainty: ArrayLike, positive: ArrayLike) -> jax.Array:
     """Area under the precision-recall curve, ``sum_k (recall_k - recall_(k-1)) precision_k`` (average precision).
 
     k runs over the thresholds from the highest uncertainty down. Positive are the examples to detect, as in `auroc`.
@@ -72,7 +73,7 @@ def average_precision(uncertainty, positive):
     return jnp.where(positive, precision, 0).sum() / count
 
 
-def risk_coverage(uncertainty, correct):
+def risk_coverage(uncertainty: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Risk-coverage curve: the error rate of the k most certain examples, for every k.
 
     ``coverage_k = k / n``, ``risk_k = (1/k) sum_(i<=k) [example i is wrong]``, sorted by uncertainty. Among equally
@@ -105,7 +106,7 @@ def risk_coverage(uncertainty, correct):
     return k / len(ranked), jnp.where(jnp.isnan(ranked).any(), jnp.nan, risk)
 
 
-def aurc(uncertainty, correct):
+def aurc(uncertainty: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Area under the risk-coverage curve, ``(1/n) sum_k risk_k``.
 
     Args:
@@ -130,7 +131,7 @@ def aurc(uncertainty, correct):
     return risk_coverage(uncertainty, correct)[1].mean()
 
 
-def selective_accuracy(uncertainty, correct, coverage):
+def selective_accuracy(uncertainty: ArrayLike, correct: ArrayLike, coverage: ArrayLike) -> jax.Array:
     """Accuracy ``1 - risk_k`` of the most certain examples, the smallest k of them with ``k / n >= coverage``.
 
     Args:
@@ -160,7 +161,7 @@ def selective_accuracy(uncertainty, correct, coverage):
     return jnp.where(jnp.isnan(coverage), jnp.nan, accuracy)
 
 
-def _pair(uncertainty, flags, name):
+def _pair(uncertainty, flags, name) -> tuple[jax.Array, jax.Array]:
     """An uncertainty and a boolean for each example."""
     uncertainty = as_finite("uncertainty", uncertainty)
     flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
@@ -173,7 +174,7 @@ def _pair(uncertainty, flags, name):
     return uncertainty, jnp.asarray(flags)
 
 
-def _sorted(uncertainty, flags):
+def _sorted(uncertainty, flags) -> tuple[jax.Array, jax.Array]:
     order = jnp.argsort(uncertainty)
     return uncertainty[order], flags[order]
 
@@ -185,7 +186,7 @@ def _counts(ranked, flags):
     return tuple(count.astype(ranked.dtype) for count in (counts[first], counts[last], first, last))
 
 
-def _detected(name, uncertainty, positive):
+def _detected(name, uncertainty, positive) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Uncertainties in their order, which of them are positive, and how many; NaN where that is none or all."""
     ranked, positive = _sorted(*_pair(uncertainty, positive, "positive"))
     count = positive.sum()

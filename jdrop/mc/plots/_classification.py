@@ -1,15 +1,23 @@
 """Figures of a classifier's uncertainty."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop.mc import metrics
 from jdrop.mc._checks import as_finite
 from jdrop.mc.plots._axes import new_axes
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _DIAGONAL = "perfect calibration"
 
 
-def reliability_diagram(probabilities, labels, num_bins=15, ax=None, label=None):
+def reliability_diagram(
+    probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15, ax: "Axes | None" = None, label: str | None = None
+) -> "Axes":
     """Accuracy against confidence in bins, `jdrop.mc.metrics.reliability`, with `jdrop.mc.metrics.ece` in the legend.
 
     Empty bins are left out.
@@ -38,7 +46,7 @@ def reliability_diagram(probabilities, labels, num_bins=15, ax=None, label=None)
     """
     confidence, accuracy, count = (np.asarray(x) for x in metrics.reliability(probabilities, labels, num_bins))
     error, filled = float(metrics.ece(probabilities, labels, num_bins)), count > 0
-    ax = new_axes() if ax is None else ax
+    ax = ax or new_axes()
 
     if _DIAGONAL not in ax.get_legend_handles_labels()[1]:
         ax.plot([0, 1], [0, 1], ":", color="black", label=_DIAGONAL)
@@ -49,7 +57,9 @@ def reliability_diagram(probabilities, labels, num_bins=15, ax=None, label=None)
     return ax
 
 
-def risk_coverage(uncertainty, correct, ax=None, label=None):
+def risk_coverage(
+    uncertainty: ArrayLike, correct: ArrayLike, ax: "Axes | None" = None, label: str | None = None
+) -> "Axes":
     """Error rate of the most certain examples against their share, `jdrop.mc.metrics.risk_coverage`.
 
     Args:
@@ -74,7 +84,7 @@ def risk_coverage(uncertainty, correct, ax=None, label=None):
       Geifman & El-Yaniv 2017, "Selective classification for deep neural networks".
     """
     coverage, risk = metrics.risk_coverage(uncertainty, correct)
-    ax = new_axes() if ax is None else ax
+    ax = ax or new_axes()
 
     ax.plot(coverage, risk, label=f"{label or 'model'} (all kept: {risk[-1]:.3f})")
     ax.set(xlabel="coverage (fraction kept, most certain first)", ylabel="risk (error rate of what is kept)")
@@ -83,7 +93,12 @@ def risk_coverage(uncertainty, correct, ax=None, label=None):
     return ax
 
 
-def uncertainty_histogram(in_distribution, out_of_distribution, ax=None, xlabel="uncertainty (nats)"):
+def uncertainty_histogram(
+    in_distribution: ArrayLike,
+    out_of_distribution: ArrayLike,
+    ax: "Axes | None" = None,
+    xlabel: str = "uncertainty (nats)",
+) -> "Axes":
     """Histograms of an uncertainty on familiar and on foreign inputs, over the same 30 bins.
 
     Each bar is the fraction of its own inputs.
@@ -108,9 +123,9 @@ def uncertainty_histogram(in_distribution, out_of_distribution, ax=None, xlabel=
     """
     values = {"in distribution": in_distribution, "out of distribution": out_of_distribution}
     values = {name: np.asarray(as_finite(name.replace(" ", "_"), x, "n"), np.float64) for name, x in values.items()}
-    ax = new_axes() if ax is None else ax
+    ax = ax or new_axes()
 
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 30)
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 30).tolist()
     for name, x in values.items():
         ax.hist(x, edges, weights=np.full(len(x), 1 / len(x)), alpha=0.5, label=f"{name} (n = {len(x)})")
     ax.set(xlabel=xlabel, ylabel="fraction of inputs in bin")

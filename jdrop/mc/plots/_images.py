@@ -1,13 +1,16 @@
 """Figures of single images."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop._checks import as_size
 from jdrop.mc._checks import as_finite
-from jdrop.mc.plots._axes import new_axes
+from jdrop.mc.plots._axes import new_grid
 
 
-def most_least_certain(images, uncertainty, n=8, axes=None, unit="nats"):
+def most_least_certain(
+    images: ArrayLike, uncertainty: ArrayLike, n: int = 8, axes: np.ndarray | None = None, unit: str = "nats"
+) -> np.ndarray:
     """The n images of the highest uncertainty above the n of the lowest, each with its value.
 
     Args:
@@ -38,9 +41,9 @@ def most_least_certain(images, uncertainty, n=8, axes=None, unit="nats"):
     n = as_size("n", n)
     if n > len(images):
         raise ValueError(f"n is {n}, but there are {len(images)} images: write n={len(images)}.")
-    axes = new_axes(2, n, figsize=(1.2 * n + 0.6, 3.4)) if axes is None else axes
-    if np.shape(axes) != (2, n):
-        raise ValueError(f"axes has shape {np.shape(axes)}, but (2, {n}) is needed: write plt.subplots(2, {n})[1].")
+    axes = new_grid(2, n, figsize=(1.2 * n + 0.6, 3.4)) if axes is None else np.asarray(axes)
+    if axes.shape != (2, n):
+        raise ValueError(f"axes has shape {axes.shape}, but (2, {n}) is needed: write plt.subplots(2, {n})[1].")
 
     order = np.argsort(uncertainty, kind="stable")
     for row, name, chosen in zip(axes, ("least certain", "most certain"), (order[::-1][:n], order[:n])):

@@ -1,13 +1,26 @@
 """Figures of a regression's uncertainty."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from jax.typing import ArrayLike
 
 from jdrop.mc._checks import as_finite, as_sampled
 from jdrop.mc.plots._axes import new_axes
 from jdrop.mc.uncertainty import epistemic_variance, predictive_mean, total_variance
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def regression_band(x, outputs, ax=None, tau=None, xlabel="x", ylabel="y"):
+
+def regression_band(
+    x: ArrayLike,
+    outputs: ArrayLike,
+    ax: "Axes | None" = None,
+    tau: ArrayLike | None = None,
+    xlabel: str = "x",
+    ylabel: str = "y",
+) -> "Axes":
     """The Monte Carlo mean of a regression, a band of two standard deviations, and up to 20 of the samples as lines.
 
     The variance is `jdrop.mc.uncertainty.epistemic_variance`, and `total_variance` in a second, wider band.
@@ -40,7 +53,7 @@ def regression_band(x, outputs, ax=None, tau=None, xlabel="x", ylabel="y"):
     bands = [("± 2 std of the samples", epistemic_variance(outputs), 0.3)]
     if tau is not None:
         bands.append(("± 2 std with noise", total_variance(outputs, tau=tau), 0.15))
-    ax = new_axes() if ax is None else ax
+    ax = ax or new_axes()
 
     order = np.argsort(x)
     x, mean, outputs = x[order], predictive_mean(outputs)[order], outputs[:, order]

@@ -6,12 +6,13 @@ are empty, negative or NaN, or don't sum to 1. Under a trace the result is NaN w
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop._checks import at_least_float32
 from jdrop.mc._checks import as_probabilities
 
 
-def entropy(probabilities):
+def entropy(probabilities: ArrayLike) -> jax.Array:
     """Shannon entropy ``-sum_c p_c log p_c`` of a distribution, with 0 log 0 = 0.
 
     Args:
@@ -25,12 +26,13 @@ def entropy(probabilities):
       >>> round(float(jdrop.mc.uncertainty.entropy(jnp.array([0.5, 0.5]))), 3)
       0.693
     """
+    probabilities = jnp.asarray(probabilities)
     probabilities = probabilities.astype(at_least_float32(probabilities.dtype))
     positive = jnp.where(probabilities == 0, 1, probabilities)  # whose logarithm has a gradient: at 0 it is taken as 0
     return -(probabilities * jnp.log(positive)).sum(-1)
 
 
-def predictive_entropy(probabilities):
+def predictive_entropy(probabilities: ArrayLike) -> jax.Array:
     """Total uncertainty ``H[p]``, the entropy of the mean.
 
     Args:
@@ -54,7 +56,7 @@ def predictive_entropy(probabilities):
     return entropy(_samples(probabilities).mean(0))
 
 
-def expected_entropy(probabilities):
+def expected_entropy(probabilities: ArrayLike) -> jax.Array:
     """Aleatoric uncertainty ``(1/S) sum_i H[p_i]``, the mean of the entropies.
 
     Args:
@@ -78,7 +80,7 @@ def expected_entropy(probabilities):
     return entropy(_samples(probabilities)).mean(0)
 
 
-def mutual_information(probabilities):
+def mutual_information(probabilities: ArrayLike) -> jax.Array:
     """Epistemic uncertainty ``H[p] - (1/S) sum_i H[p_i]`` (BALD): the information of the label about the mask.
 
     Args:
@@ -103,7 +105,7 @@ def mutual_information(probabilities):
     return jnp.maximum(entropy(samples.mean(0)) - entropy(samples).mean(0), 0)
 
 
-def variation_ratio(probabilities):
+def variation_ratio(probabilities: ArrayLike) -> jax.Array:
     """The share of samples that vote against the modal class, ``1 - max_c n_c / S``.
 
     Sample i votes for ``argmax_c p_ic``, the first of equals; n_c samples vote for class c.
@@ -129,7 +131,7 @@ def variation_ratio(probabilities):
     return 1 - _vote_shares(_samples(probabilities)).max(-1)
 
 
-def vote_disagreement(probabilities):
+def vote_disagreement(probabilities: ArrayLike) -> jax.Array:
     """The probability that two different samples vote differently, ``1 - sum_c n_c (n_c - 1) / (S (S - 1))``.
 
     Sample i votes for ``argmax_c p_ic``, the first of equals; n_c samples vote for class c.
@@ -159,7 +161,7 @@ def vote_disagreement(probabilities):
     return (1 - (_vote_shares(samples) ** 2).sum(-1)) * (count / (count - 1))
 
 
-def max_probability(probabilities):
+def max_probability(probabilities: ArrayLike) -> jax.Array:
     """Confidence ``max_c p_c`` of the mean.
 
     Args:
@@ -182,7 +184,7 @@ def max_probability(probabilities):
     return _samples(probabilities).mean(0).max(-1)
 
 
-def margin(probabilities):
+def margin(probabilities: ArrayLike) -> jax.Array:
     """The lead ``p_(1) - p_(2)`` of the most probable class of the mean over the next.
 
     Args:

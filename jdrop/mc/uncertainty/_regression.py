@@ -5,13 +5,15 @@ beside each sample as its logarithm. Every function raises TypeError where real 
 values are empty or not finite. Under a trace the result is NaN where a value is wrong.
 """
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jdrop.mc._checks import as_finite, as_fraction, one_dtype
 from jdrop.mc._noise import as_noise
 
 
-def predictive_mean(outputs):
+def predictive_mean(outputs: ArrayLike) -> jax.Array:
     """Predictive mean ``f = (1/S) sum_i f_i``.
 
     Args:
@@ -34,7 +36,7 @@ def predictive_mean(outputs):
     return as_finite("outputs", outputs, "num_samples", "...").mean(0)
 
 
-def epistemic_variance(outputs):
+def epistemic_variance(outputs: ArrayLike) -> jax.Array:
     """Epistemic uncertainty ``(1/S) sum_i (f_i - f)**2``, the variance over the samples.
 
     Args:
@@ -57,7 +59,7 @@ def epistemic_variance(outputs):
     return as_finite("outputs", outputs, "num_samples", "...").var(0)
 
 
-def aleatoric_variance(*, tau=None, log_variance=None):
+def aleatoric_variance(*, tau: ArrayLike | None = None, log_variance: ArrayLike | None = None) -> jax.Array:
     """Aleatoric uncertainty ``1 / tau`` or ``(1/S) sum_i exp(log_variance_i)``, the variance of the noise.
 
     Args:
@@ -86,7 +88,9 @@ def aleatoric_variance(*, tau=None, log_variance=None):
     return (1 / precisions).mean(0)
 
 
-def total_variance(outputs, *, tau=None, log_variance=None):
+def total_variance(
+    outputs: ArrayLike, *, tau: ArrayLike | None = None, log_variance: ArrayLike | None = None
+) -> jax.Array:
     """Total uncertainty, `epistemic_variance` + `aleatoric_variance`.
 
     Args:
@@ -116,7 +120,7 @@ def total_variance(outputs, *, tau=None, log_variance=None):
     return outputs.var(0) + (1 / precisions).mean(0)
 
 
-def quantiles(outputs, q):
+def quantiles(outputs: ArrayLike, q: ArrayLike) -> jax.Array:
     """Quantiles of the samples, linear between neighbours.
 
     Args:
@@ -141,7 +145,7 @@ def quantiles(outputs, q):
     return jnp.quantile(outputs, q, axis=0)
 
 
-def central_interval(outputs, coverage=0.95):
+def central_interval(outputs: ArrayLike, coverage: ArrayLike = 0.95) -> tuple[jax.Array, jax.Array]:
     """The interval between the quantiles ``(1 - coverage) / 2`` and ``(1 + coverage) / 2`` of the samples.
 
     Args:
