@@ -1,23 +1,13 @@
 """Run an experiment by name: `python -m experiments NAME [options]`."""
 
 import argparse
-import ast
 import importlib
 import os
 import sys
 from pathlib import Path
 
 from experiments import MissingFiles
-
-FOLDER = Path(__file__).parent
-
-
-def experiments() -> dict[str, str]:
-    """Name and header of every experiment: a package here with a `main.py`."""
-    return {
-        path.parent.name: ast.get_docstring(ast.parse((path.parent / "__init__.py").read_text()))
-        for path in sorted(FOLDER.glob("*/main.py"))
-    }
+from experiments.common.headers import experiments
 
 
 def main(argv=None) -> int:

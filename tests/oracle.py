@@ -1,10 +1,14 @@
 """The stream, written again in NumPy from the docstring of `jdrop.masks` alone."""
 
+import hashlib
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 
 U32 = np.uint32
+VERSION = 2  # of the stream that is written here
 
 
 def rotate(x, n):
@@ -91,3 +95,17 @@ def mask(impl, key, shape, rate, broadcast_dims=()):
     drawn = [1 if d in {axis % len(shape) for axis in broadcast_dims} else n for d, n in enumerate(shape)]
     threshold = np.round(np.float64(np.float32(rate)) * 2**32).astype(np.uint64)
     return np.broadcast_to(uniform(impl, key, tuple(drawn)).astype(np.uint64) >= threshold, shape)
+
+
+def golden(cases):
+    """The text of golden.json, with digests of the masks of these cases."""
+    lines = []
+    for case in cases:
+        drawn = mask(case["impl"], np.array(case["key"], U32), tuple(case["shape"]), case["rate"])
+        lines.append(json.dumps(case | {"sha256": hashlib.sha256(np.packbits(drawn).tobytes()).hexdigest()}))
+    return f'{{"stream version": {VERSION}, "masks": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+if __name__ == "__main__":  # `python tests/oracle.py > tests/golden.json` would empty the file before it is read
+    path = Path(__file__).parent / "golden.json"
+    path.write_text(golden(json.loads(path.read_text())["masks"]))

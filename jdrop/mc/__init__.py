@@ -1,5 +1,6 @@
 """Monte Carlo dropout: stochastic passes as samples of a prediction, and their uncertainty."""
 
+from jdrop._types import Predict as Predict
 from jdrop.mc import acquisition as acquisition
 from jdrop.mc import calibration as calibration
 from jdrop.mc import conformal as conformal

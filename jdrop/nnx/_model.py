@@ -117,6 +117,14 @@ def update_model(model: nnx.Module, state: Any) -> None:
     Args:
       model: the model that `train_parts` took apart; changed in place.
       state: the trained state.
+
+    Example:
+      >>> import jax, optax, jdrop
+      >>> from flax import nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> state = jdrop.training.TrainState.create(
+      ...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
+      >>> jdrop.nnx.update_model(model, state)
     """
     nnx.update(model, state.params, state.collections["variables"])
 

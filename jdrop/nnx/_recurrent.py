@@ -44,7 +44,7 @@ class _Wrapper(nnx.RNNCellBase):
         self.cell = cell
         self.deterministic = deterministic
         self.rng_collection = rng_collection
-        self.rngs = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
+        self.rngs: Any = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
 
     @property
     def num_feature_axes(self) -> int:
@@ -136,8 +136,8 @@ class RecurrentDropout(_Wrapper):
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
     ) -> None:
         super().__init__(cell, deterministic, rng_collection, rngs)
-        self.rate = rate
-        self.recurrent_rate = rate if recurrent_rate is None else recurrent_rate
+        self.rate: ArrayLike = rate
+        self.recurrent_rate: ArrayLike = rate if recurrent_rate is None else recurrent_rate
         self.fresh = fresh
 
     def _names(self, state):
@@ -238,7 +238,7 @@ class Zoneout(_Wrapper):
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
     ) -> None:
         super().__init__(cell, deterministic, rng_collection, rngs)
-        self.rate = tuple(rate) if isinstance(rate, list) else rate
+        self.rate: ArrayLike | Sequence[ArrayLike] = tuple(rate) if isinstance(rate, list) else rate
 
     def _names(self, state):
         return part_names(innermost(state))

@@ -15,9 +15,9 @@ from jdrop._checks import is_concrete
 def quantile_of(scores, alpha: Any) -> jax.Array:
     """The ceil((n + 1) (1 - alpha))-th smallest score, with alpha as the decimal that is written."""
     real = isinstance(alpha, (numbers.Real, np.ndarray, jax.Array))
-    if not real or not is_concrete(alpha) or np.shape(alpha):
+    if not real or not is_concrete(alpha) or getattr(alpha, "shape", ()):
         raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
-    if not 0 < alpha < 1:
+    if not 0 < float(alpha) < 1:
         raise ValueError(f"alpha is {alpha}, but the probability of a miss lies in (0, 1): write alpha=0.1.")
     rank = math.ceil((len(scores) + 1) * (1 - Fraction(str(alpha))))
     return _ranked(scores, rank)

@@ -11,11 +11,11 @@ from jdrop.mc.metrics._classification import label_log_likelihood as label_log_l
 from jdrop.mc.metrics._classification import mce as mce
 from jdrop.mc.metrics._classification import nll as nll
 from jdrop.mc.metrics._classification import reliability as reliability
+from jdrop.mc.metrics._intervals import interval_coverage as interval_coverage
+from jdrop.mc.metrics._intervals import interval_width as interval_width
 from jdrop.mc.metrics._regression import crps_ensemble as crps_ensemble
 from jdrop.mc.metrics._regression import crps_gaussian as crps_gaussian
 from jdrop.mc.metrics._regression import gaussian_log_likelihood as gaussian_log_likelihood
-from jdrop.mc.metrics._regression import interval_coverage as interval_coverage
-from jdrop.mc.metrics._regression import interval_width as interval_width
 from jdrop.mc.metrics._regression import mixture_log_likelihood as mixture_log_likelihood
 from jdrop.mc.metrics._regression import pit_ensemble as pit_ensemble
 from jdrop.mc.metrics._regression import pit_gaussian as pit_gaussian

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop.mc._checks import as_finite, as_positive, as_sampled, matching, one_dtype, require
+from jdrop.mc._checks import as_finite, as_positive, as_sampled, matching, one_dtype
 from jdrop.mc._noise import as_noise
 
 
@@ -159,59 +159,6 @@ def crps_ensemble(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     return (2 * gaps * ((gaps > 0).astype(gaps.dtype) - levels)).mean()
 
 
-def interval_coverage(lower: ArrayLike, upper: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Share of the targets in their interval, ``(1/N) sum_n [l_n <= y_n <= u_n]``.
-
-    Args:
-      lower: lower ends, finite, any shape.
-      upper: upper ends, not below them, of that shape.
-      targets: finite real numbers of that shape.
-
-    Returns:
-      A number in [0, 1], shape (): that of a calibrated interval is its nominal coverage.
-
-    Raises:
-      ValueError: values that are not finite, an upper end below the lower one, or shapes that differ.
-
-    Example:
-      >>> import jax.numpy as jnp, jdrop
-      >>> jdrop.mc.metrics.interval_coverage(jnp.zeros(2), jnp.ones(2), jnp.array([0.5, 2.0]))
-      Array(0.5, dtype=float32)
-
-    Paper:
-      Khosravi et al. 2011, "Comprehensive review of neural network-based prediction intervals".
-    """
-    lower, upper = _interval(lower, upper)
-    lower, upper, targets = matching(lower=lower, upper=upper, targets=as_finite("targets", targets))
-    inside = ((lower <= targets) & (targets <= upper)).astype(targets.dtype)
-    return jnp.where(jnp.isnan(lower + upper + targets), jnp.nan, inside).mean()
-
-
-def interval_width(lower: ArrayLike, upper: ArrayLike) -> jax.Array:
-    """Mean width of intervals, ``(1/N) sum_n (u_n - l_n)``.
-
-    Args:
-      lower: lower ends, finite, any shape.
-      upper: upper ends, not below them, of that shape.
-
-    Returns:
-      A number in the unit of the ends, at least 0, shape ().
-
-    Raises:
-      ValueError: values that are not finite, an upper end below the lower one, or shapes that differ.
-
-    Example:
-      >>> import jax.numpy as jnp, jdrop
-      >>> jdrop.mc.metrics.interval_width(jnp.zeros(2), jnp.array([1.0, 2.0]))
-      Array(1.5, dtype=float32)
-
-    Paper:
-      Khosravi et al. 2011, "Comprehensive review of neural network-based prediction intervals".
-    """
-    lower, upper = _interval(lower, upper)
-    return (upper - lower).mean()
-
-
 def pit_gaussian(mean: ArrayLike, variance: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Probability integral transforms ``Phi((y_n - m_n) / sqrt(v_n))``, uniform on [0, 1] if calibrated.
 
@@ -296,13 +243,3 @@ def _standardized(mean, variance, targets):
     mean, targets = as_finite("mean", mean), as_finite("targets", targets)
     mean, variance, targets = matching(mean=mean, variance=_variance(variance), targets=targets)
     return (targets - mean) / jnp.sqrt(variance), variance
-
-
-def _interval(lower, upper):
-    lower, upper = as_finite("lower", lower), as_finite("upper", upper)
-    with jax.ensure_compile_time_eval():
-        lower, upper = matching(lower=lower, upper=upper)
-        upper = require(
-            upper, lower <= upper, lambda bad, at: f"upper is {bad} at {at}, below lower: write (lower, upper)."
-        )
-    return lower, upper
