@@ -41,7 +41,7 @@ def all_masks(width: int, rate: ArrayLike) -> tuple[jax.Array, jax.Array]:
     Paper:
       Baldi & Sadowski 2013, "Understanding dropout".
     """
-    width = as_size("width", width)
+    width = as_size("width", width, write=10)
     if width > _WIDEST:
         raise ValueError(
             f"width is {width}, and 2**{width} masks are too many: it must be at most {_WIDEST}. Draw some instead: "

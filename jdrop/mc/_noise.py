@@ -20,5 +20,7 @@ def as_noise(tau, log_variance, shape=None):
     if shape is not None and not (
         tau.ndim < len(shape) and all(a in (1, b) for a, b in zip(tau.shape[::-1], shape[::-1]))
     ):
-        raise ValueError(f"tau has shape {tau.shape}, which does not broadcast to the {shape[1:]} of one sample.")
+        raise ValueError(
+            f"tau has shape {tau.shape}, which does not broadcast to the {shape[1:]} of one sample: write tau=1.0."
+        )
     return tau[None], jnp.log(tau)[None]

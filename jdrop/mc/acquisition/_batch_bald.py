@@ -52,7 +52,7 @@ def batch_bald(
     """
     p = as_probabilities(probabilities, "num_samples", "n", "classes")
     k = as_batch_size(k, p.shape[1])
-    return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations))
+    return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations, write=10_000))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -60,7 +60,7 @@ def random(key: jax.Array, n: int) -> jax.Array:
     Paper:
       Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data".
     """
-    return jax.random.uniform(as_typed_key(key), (as_size("n", n),))
+    return jax.random.uniform(as_typed_key(key), (as_size("n", n, write=100),))
 
 
 def top_k(scores: ArrayLike, k: int) -> jax.Array:
@@ -94,7 +94,7 @@ def _top_k(scores, k):
 
 def as_batch_size(k, n):
     """How many examples of n to pick, checked."""
-    k = as_size("k", k)
+    k = as_size("k", k, write=min(10, n))
     if k > n:
         raise ValueError(f"k is {k}, but there are {n} examples to pick from: write k={n}, or score more of them.")
     return k

@@ -209,7 +209,7 @@ def adaptive_ece(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15
       Nixon et al. 2019, "Measuring calibration in deep learning".
     """
     confidences, correct = _top(probabilities, labels)
-    num_bins = as_size("num_bins", num_bins)
+    num_bins = as_size("num_bins", num_bins, write=15)
     last = -(-np.arange(1, num_bins) * confidences.size // num_bins) - 1
     return _error(*_bins(confidences, correct, jnp.sort(confidences)[last]))
 
@@ -258,7 +258,7 @@ def _top(probabilities, labels):
 
 def _equal_width(num_bins, dtype):
     """The inner edges of bins of equal width."""
-    num_bins = as_size("num_bins", num_bins)
+    num_bins = as_size("num_bins", num_bins, write=15)
     return jnp.asarray(np.arange(1, num_bins) / num_bins, dtype)
 
 

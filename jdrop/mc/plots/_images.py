@@ -38,7 +38,7 @@ def most_least_certain(
     uncertainty = np.asarray(as_finite("uncertainty", uncertainty, "count"))
     if len(uncertainty) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(uncertainty)} uncertainties: give one for each.")
-    n = as_size("n", n)
+    n = as_size("n", n, write=min(8, len(images)))
     if n > len(images):
         raise ValueError(f"n is {n}, but there are {len(images)} images: write n={len(images)}.")
     axes = new_grid(2, n, figsize=(1.2 * n + 0.6, 3.4)) if axes is None else np.asarray(axes)
