@@ -51,7 +51,7 @@ def test_article_003_the_weights_at_prediction_are_multiplied_by_the_keep_probab
     expected = weights @ ((masks * x) @ kernel)
     params = {"layer": {"kernel": jnp.asarray(kernel, jnp.float32)}}
     right, wrong = (
-        x @ np.asarray(jdrop.scale_weights(params, {"layer": keep}, inverse=inverse)["layer"]["kernel"], np.float64)
+        x @ np.asarray(jdrop.scale_weights(params, {"layer": 1 - keep}, inverse=inverse)["layer"]["kernel"], np.float64)
         for inverse in (False, True)
     )
     np.testing.assert_allclose(right, expected, rtol=1e-5)

@@ -128,20 +128,20 @@ def test_targets_met_exactly_have_no_precision():
 
 @pytest.mark.parametrize("n", [1, 8, 9, 100])
 def test_conformal_quantiles_by_sorting(n):
-    """Of residuals, with std and without, and of LAC scores; alpha is the decimal that is written."""
+    """Of residuals, with a variance and without, and of LAC scores; alpha is the decimal that is written."""
     generator = np.random.default_rng(n)
     mean, targets = generator.normal(size=(2, n)).astype(np.float32)
-    std = generator.uniform(0.5, 2, n).astype(np.float32)
+    variance = generator.uniform(0.5, 2, n).astype(np.float32) ** 2
     p = generator.dirichlet(np.ones(3), n).astype(np.float32)
     labels = generator.integers(0, 3, n)
-    wanted = abs(targets - mean), abs(targets - mean) / std, 1 - p[np.arange(n), labels]
+    wanted = abs(targets - mean), abs(targets - mean) / np.sqrt(variance), 1 - p[np.arange(n), labels]
 
     @functools.partial(jax.jit, static_argnums=0)
     def quantiles(percents):
         alphas = [percent / 100 for percent in percents]
         return (
             [conformal.residual_quantile(mean, targets, alpha) for alpha in alphas],
-            [conformal.residual_quantile(mean, targets, alpha, std) for alpha in alphas],
+            [conformal.residual_quantile(mean, targets, alpha, variance) for alpha in alphas],
             [conformal.lac_quantile(p, labels, alpha) for alpha in alphas],
         )
 
@@ -170,7 +170,7 @@ def test_sets_and_intervals_by_hand():
     np.testing.assert_array_equal(conformal.lac_sets(p, 0.7), [[True, False, False], [True, True, False]])
     low, high = conformal.residual_intervals(jnp.array([1.0, 2.0]), 2.0)
     np.testing.assert_array_equal([low, high], [[-1, 0], [3, 4]])
-    low, high = conformal.residual_intervals(jnp.array([1.0, 2.0]), 2.0, jnp.array([0.5, 3.0]))
+    low, high = conformal.residual_intervals(jnp.array([1.0, 2.0]), 2.0, jnp.array([0.25, 9.0]))
     np.testing.assert_array_equal([low, high], [[0, -4], [2, 8]])
 
 
@@ -215,7 +215,7 @@ def splits(name):
             quantile = getattr(conformal, f"{name}_quantile")(*first, p[old], labels[old], alpha)
             sets = getattr(conformal, f"{name}_sets")(*first, p[new], quantile)
             return jnp.take_along_axis(sets, labels[new][:, None], 1).sum()
-        s = (lambda rows: std[rows]) if name == "normalised" else (lambda rows: None)
+        s = (lambda rows: std[rows] ** 2) if name == "normalised" else (lambda rows: None)
         quantile = conformal.residual_quantile(logits[old, 1], targets[old], alpha, s(old))
         low, high = conformal.residual_intervals(logits[new, 1], quantile, s(new))
         return ((low <= targets[new]) & (targets[new] <= high)).sum()
@@ -299,8 +299,8 @@ T, NAN = jnp.ones(4), jnp.array([1.0, np.nan, 1.0, 1.0])
         (lambda: conformal.lac_sets(P, T), ValueError, r"quantile has shape \(4,\)"),
         (lambda: conformal.residual_quantile(T, T[1:], 0.1), ValueError, r"targets has shape \(3,\)"),
         (lambda: conformal.residual_quantile(T, NAN, 0.1), ValueError, "targets is nan"),
-        (lambda: conformal.residual_quantile(T, T, 0.1, 0 * T), ValueError, r"std is 0.0 at .*write std \+ 1e-3"),
-        (lambda: conformal.residual_quantile(T, T, 0.1, T[1:]), ValueError, r"std has shape \(3,\)"),
+        (lambda: conformal.residual_quantile(T, T, 0.1, 0 * T), ValueError, r"variance is 0.0 at .*write variance \+ 1e-6"),
+        (lambda: conformal.residual_quantile(T, T, 0.1, T[1:]), ValueError, r"variance has shape \(3,\)"),
         (lambda: conformal.residual_intervals(T, -1.0), ValueError, "quantile is -1.0, but a residual is at least 0"),
         (lambda: conformal.residual_intervals(T[None], 1.0), ValueError, r"mean has shape \(1, 4\), but \(n\)"),
     ],
@@ -341,7 +341,7 @@ def test_alpha_as_a_numpy_or_jax_number():
         (lambda p, y: conformal.lac_quantile(p, y, 0.5), (P, Y.at[1].set(7))),
         (lambda p, y: conformal.aps_quantile(key(), p, y, 0.5), (P, Y.at[1].set(-1))),
         (lambda y: conformal.residual_quantile(T, y, 0.5), (NAN,)),
-        (lambda std: conformal.residual_quantile(T, T, 0.5, std), (T.at[0].set(0),)),
+        (lambda v: conformal.residual_quantile(T, T, 0.5, v), (T.at[0].set(0),)),
         (lambda q: conformal.residual_intervals(T, q)[0], (jnp.float32(-1),)),
         (lambda q: conformal.residual_intervals(T, q)[1], (jnp.float32(np.nan),)),
     ],
@@ -354,7 +354,7 @@ def test_concrete_bad_input_raises_under_a_trace_of_something_else():
     for call, message in (
         (lambda x: conformal.lac_quantile(2 * np.asarray(P), Y, 0.1), "sums to 2"),
         (lambda x: conformal.lac_quantile(P, np.full(4, 9), 0.1), "labels is 9"),
-        (lambda x: conformal.residual_quantile(x, x, 0.1, -np.ones(4)), "std is -1.0"),
+        (lambda x: conformal.residual_quantile(x, x, 0.1, -np.ones(4)), "variance is -1.0"),
     ):
         with pytest.raises(ValueError, match=message):
             jax.jit(call)(T)

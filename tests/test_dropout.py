@@ -156,12 +156,12 @@ def test_nothing_is_drawn_where_nothing_is_random():
 
 def test_a_schedule_of_static_rates_compiles_a_few_programs_only():
     """Counted, since a program a rate would make an eager loop over rates unusable."""
-    from jdrop.functional._dropout import _dropout
+    from jdrop.masks._drop import dropped
 
     jax.clear_caches()
     for rate in np.linspace(0, 1, 33):
         jdrop.dropout(key(), jnp.ones(4), float(rate))
-    assert _dropout._cache_size() <= 3
+    assert dropped._cache_size() <= 3
 
 
 def test_without_jit_and_with_strict_ranks():

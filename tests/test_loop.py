@@ -177,7 +177,8 @@ def test_a_log_keeps_what_others_wrote(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("some text\n")
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "notes.txt")
     setting = {"checkpoint_dir": tmp_path / "run", "save_every": 3, "log": "link.jsonl"}
-    fit(linen_state(), interrupting(8), (X, Y), **SETTING, **setting)
+    with pytest.raises(KeyboardInterrupt):
+        fit(linen_state(), interrupting(8), (X, Y), **SETTING, **setting)
     size = (tmp_path / "notes.txt").stat().st_size
     (tmp_path / "notes.txt").write_text((tmp_path / "notes.txt").read_text() + '{"step": 1')
     run(**setting)

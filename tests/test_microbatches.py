@@ -347,8 +347,13 @@ def test_accumulate_is_a_size():
 @pytest.mark.parametrize(("accumulate", "per_example"), MODES)
 def test_a_loss_function_of_a_wrong_form(accumulate, per_example):
     settings = {"accumulate": accumulate, "per_example": per_example}
-    with pytest.raises(TypeError, match=r"returned a .*, but \(loss, metrics\)"):
-        make_train_step(lambda params, batch, key: jnp.sum(params["w"]), **settings)(linear_state(), (X, Y))
+    with pytest.raises(TypeError, match=r"returned a tuple of 4, but loss, \(loss, metrics\)"):
+        make_train_step(lambda params, batch, key: (jnp.sum(params["w"]), {}, {}, {}), **settings)(
+            linear_state(), (X, Y)
+        )
+    alone = make_train_step(lambda params, batch, key: jnp.sum(params["w"] ** 2), **settings)
+    _, metrics = alone(linear_state(), (X, Y))
+    assert metrics.keys() == {"loss"}
     for update in (jnp.zeros(2), {}):
         with pytest.raises(ValueError, match=r"collections \['stats'\], but the state carries \[\]"):
             make_train_step(lambda params, batch, key: (jnp.sum(params["w"]), {}, {"stats": update}), **settings)(

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag, at_least_float32, check_choice
+from jdrop._checks import as_flag, check_choice
 from jdrop._types import Flag, Implementation, Save, Scaling
+from jdrop.masks._drop import dropped, scaled
 from jdrop.masks._mask import as_mask
-from jdrop.masks._packed import draw, opened
-from jdrop.masks._primitives import drop, keep, scaled
-from jdrop.masks._rate import Threshold, as_rate
-from jdrop.masks._shape import shared_shape
+from jdrop.masks._rate import as_rate, is_random, scales
 
 _SCALINGS = ("inverted", "classic", "none")
 _SAVES = ("key", "mask")
@@ -75,83 +72,28 @@ def dropout(
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
     x = _as_inexact(x)
-    rate = as_rate(rate)
     deterministic = as_flag(deterministic)
     check_choice("scaling", scaling, _SCALINGS)
     check_choice("save", save, _SAVES)
     check_choice("implementation", implementation, _IMPLEMENTATIONS)
     evaluation = deterministic is True
-    if key is None and not draws(rate, deterministic):
-        key = jax.random.key(0)  # any key does: nothing is drawn from it
-    if isinstance(rate, np.ndarray) and (not rate.any() or (evaluation and scaling != "classic")):
-        shared_shape(x.shape, rate.shape, broadcast_dims)  # which raises what it has to
+    mask = as_mask(key, x.shape, rate, broadcast_dims, drawn=not evaluation)
+    if mask.keeps_all or (evaluation and scaling != "classic" and mask.limit.valid is None):
         return x
-    mask = as_mask(key, x.shape, rate, broadcast_dims)
-    train, evaluate = _scales(mask.limit, x.dtype, scaling)
+    train, evaluate = scales(mask.limit, x.dtype, scaling)
     if evaluation:
-        return _scaled(x, evaluate)
+        return scaled(x, evaluate)
     if deterministic is not False:
         zeros = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), mask.limit)
         mask, train = dataclasses.replace(mask, limit=zeros), jnp.where(deterministic, evaluate, train)
-    return _dropout(mask, x, train, save, implementation)
+    return dropped(mask, x, train, save, implementation)
 
 
 def draws(rate, deterministic) -> bool:
     """Whether dropout needs a key: not at evaluation, nor at static rates of 0 and 1."""
     if as_flag(deterministic) is True:
         return False
-    rate = as_rate(rate)
-    return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
-
-
-_scaled = jax.jit(scaled)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _dropout(mask, x, scale, save, implementation):
-    """The elements of x that a mask keeps, scaled; the others 0."""
-    limit, shape = mask.limit, mask.shape
-    if save == "mask":
-        shape = jnp.broadcast_shapes(shape, limit.low.shape)
-        mask = dataclasses.replace(mask, limit=limit._replace(valid=None), shape=shape)
-        loop, unrolled = (functools.partial(draw, unroll=unroll) for unroll in (False, True))
-        words = lax.platform_dependent(mask, cuda=unrolled, default=loop)
-        return _masked(lambda words: opened(words, shape), words, x, scale)
-    if limit.low.ndim == 0 and shape == x.shape:
-        return drop(mask, scale, x, implementation)
-    return _masked(keep, mask, x, scale)
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _masked(open_mask, source, x, scale):
-    """The scaled elements that `open_mask(source)` keeps; a derivative keeps no more than these arguments."""
-    return jnp.where(open_mask(source), scaled(x, scale), jnp.zeros((), x.dtype))
-
-
-def _scales(limit, dtype, scaling):
-    """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
-    if isinstance(limit.low, jax.Array) or limit.low.ndim:
-        return _computed_scales(limit, dtype, scaling)
-    return _number_scales(int(limit.low), limit.all_dropped is not None, dtype, scaling)
-
-
-@functools.lru_cache
-def _number_scales(low, all_dropped, dtype, scaling):
-    limit = Threshold(np.asarray(low, np.uint32), np.asarray(True) if all_dropped else None, None)
-    return _computed_scales(limit, dtype, scaling)
-
-
-def _computed_scales(limit, dtype, scaling):
-    low, all_dropped, valid = limit
-    xp, dtype = jnp if isinstance(low, jax.Array) else np, np.dtype(at_least_float32(dtype)).type
-    one = xp.ones(low.shape, dtype) if valid is None else xp.where(valid, dtype(1), dtype(np.nan))
-    # 2**32 - low exactly, then rounded once: one minus a rounded rate near 1 could be 0.
-    left = 2.0**32 - low.astype(np.float64) if xp is np else np.uint32(0) - low
-    keep = xp.where(low == 0, one, one * (left.astype(dtype) / dtype(2**32)))
-    inverse = dtype(1) / keep
-    if all_dropped is not None:
-        keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))
-    return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]
+    return is_random(as_rate(rate))
 
 
 def _as_inexact(x):

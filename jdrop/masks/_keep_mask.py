@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 
 from jdrop.masks._mask import as_mask
 from jdrop.masks._primitives import keep
-from jdrop.masks._rate import as_rate
 from jdrop.masks._shape import as_shape
 
 STREAM_VERSION = 2
@@ -43,7 +42,7 @@ def keep_mask(
       >>> jdrop.keep_mask(jax.random.key(0), (2, 3), 0.5).shape
       (2, 3)
     """
-    rate, shape = as_rate(rate), as_shape(shape)
+    shape = as_shape(shape)
     return _keep_mask(as_mask(key, shape, rate, broadcast_dims), shape)
 
 

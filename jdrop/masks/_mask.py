@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jdrop._keys import as_typed_key
-from jdrop.masks._rate import Threshold, static_bits, threshold
+from jdrop.masks._rate import Threshold, as_rate, is_random, static_bits, threshold
 from jdrop.masks._shape import shared_shape
 
 
@@ -25,31 +25,48 @@ class Spec(NamedTuple):
 class Mask:
     """A mask that is not drawn yet; that of several thresholds has their shape, broadcast with its own."""
 
-    key: jax.Array  # typed, shape ()
+    key: Any  # typed, shape (); None where nothing is drawn
     limit: Threshold
     shape: tuple[int, ...]
     bits: int
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether it is known to keep every element."""
+        low, all_dropped, _ = self.limit
+        return isinstance(low, (np.ndarray, np.generic)) and all_dropped is None and not low.any()
 
     @property
     def spec(self) -> Spec:
         return Spec(str(jax.random.key_impl(self.key)), self.shape, self.bits)
 
 
-def as_mask(key, shape, rate, broadcast_dims=()) -> Mask:
-    """The mask that `keep_mask` draws for a checked shape and a rate from `as_rate`.
+def as_mask(key, shape, rate, broadcast_dims=(), *, drawn=True) -> Mask:
+    """The mask that `keep_mask` draws for a checked shape.
+
+    Args:
+      key, rate, broadcast_dims: those of `keep_mask`.
+      shape: a tuple of integers.
+      drawn: False where it will not be drawn, so that no key is needed; as nothing is at static rates of 0 and 1.
 
     Raises:
-      TypeError: no key, `broadcast_dims` that are no integers.
-      ValueError: an array of keys, an axis out of range, or a rate that does not broadcast against `shape`.
+      TypeError: no key where one is needed, a rate that is no real number, `broadcast_dims` that are no integers.
+      ValueError: a concrete rate outside [0, 1] or NaN, an array of keys, an axis out of range, or a rate that does not
+        broadcast against `shape`.
     """
-    drawn = shared_shape(shape, rate.shape, broadcast_dims)
+    rate = as_rate(rate)
+    decisions = shared_shape(shape, rate.shape, broadcast_dims)
     if rate.ndim:
         limit, bits = _limit(rate.reshape((1,) * (len(shape) - rate.ndim) + rate.shape))
     elif isinstance(rate, np.ndarray):
         limit, bits = _number_limit(rate.item(), rate.dtype.type)
     else:
         limit, bits = _limit(rate)
-    return Mask(as_typed_key(key), limit, drawn, bits)
+    if key is None and not (drawn and is_random(rate)):
+        key = jax.random.key(0) if drawn else None  # any key does
+    else:
+        key = as_typed_key(key)
+    return Mask(key, limit, decisions, bits)
 
 
 def _limit(rate):

@@ -60,7 +60,7 @@ def drop(mask: Mask, scale, x, implementation=None):
     return jax.shard_map(of_shard, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec)(*operands, scale, x)
 
 
-def scaled(x, factor):
+def times(x, factor):
     """`x * factor`, rounded once; a complex number's parts are scaled apart, so that no NaN crosses over."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return lax.complex(x.real * factor, x.imag * factor)
@@ -117,7 +117,7 @@ def _drop_rule(platform):
             kept = keep_p.bind(data, low, all_dropped, spec=spec, levels=())
         else:
             kept = packed.tile(_mask(data, low, all_dropped, spec), origin, x.shape, unroll)
-        return jnp.where(kept, scaled(x, scale), jnp.zeros((), x.dtype))
+        return jnp.where(kept, times(x, scale), jnp.zeros((), x.dtype))
 
     def rule(ctx, *args, levels, implementation, spec):
         batch = tuple(size for size, _ in _axes(levels, ctx.avals_in))

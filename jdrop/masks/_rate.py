@@ -66,6 +66,11 @@ def threshold(rate) -> Threshold:
     return Threshold(low, all_dropped if traced or all_dropped.any() else None, valid)
 
 
+def is_random(rate) -> bool:
+    """Whether it takes a key to drop at a rate from `as_rate`: not at static ones of 0 and 1."""
+    return isinstance(rate, jax.Array) or not np.isin(rate, (0, 1)).all()
+
+
 def static_bits(limit: Threshold) -> int:
     """How many leading bits of the threshold may be set: 0, 4 (a static multiple of 1/16) or 32.
 
@@ -75,3 +80,29 @@ def static_bits(limit: Threshold) -> int:
         return 32
     low = int(limit.low)
     return 0 if low == 0 else 4 if low % 2**28 == 0 else 32
+
+
+def scales(limit, dtype, scaling):
+    """The factors of (training, evaluation), in at least float32; NaN for an invalid rate."""
+    if isinstance(limit.low, jax.Array) or limit.low.ndim:
+        return _computed_scales(limit, dtype, scaling)
+    return _number_scales(int(limit.low), limit.all_dropped is not None, dtype, scaling)
+
+
+@functools.lru_cache
+def _number_scales(low, all_dropped, dtype, scaling):
+    limit = Threshold(np.asarray(low, np.uint32), np.asarray(True) if all_dropped else None, None)
+    return _computed_scales(limit, dtype, scaling)
+
+
+def _computed_scales(limit, dtype, scaling):
+    low, all_dropped, valid = limit
+    xp, dtype = jnp if isinstance(low, jax.Array) else np, np.dtype(at_least_float32(dtype)).type
+    one = xp.ones(low.shape, dtype) if valid is None else xp.where(valid, dtype(1), dtype(np.nan))
+    # 2**32 - low exactly, then rounded once: one minus a rounded rate near 1 could be 0.
+    left = 2.0**32 - low.astype(np.float64) if xp is np else np.uint32(0) - low
+    keep = xp.where(low == 0, one, one * (left.astype(dtype) / dtype(2**32)))
+    inverse = dtype(1) / keep
+    if all_dropped is not None:
+        keep, inverse = (xp.where(all_dropped, dtype(0), factor) for factor in (keep, inverse))
+    return {"inverted": (inverse, one), "classic": (one, keep), "none": (one, one)}[scaling]

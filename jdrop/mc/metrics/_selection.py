@@ -37,8 +37,8 @@ def auroc(uncertainty: ArrayLike, positive: ArrayLike) -> jax.Array:
     """
     ranked, positive, count = _detected("auroc", uncertainty, positive)
     before, through, *_ = _counts(ranked, ~positive)
-    below = (before + through) / (2 * (len(ranked) - count))  # the share of negatives, half of equal ones
-    return jnp.where(positive, below, 0).sum() / count
+    pairs = jnp.where(positive, before + through, 0).sum()  # with a negative below, twice, and with an equal one, once
+    return pairs / (2 * (len(ranked) - count) * count)
 
 
 def average_precision(uncertainty: ArrayLike, positive: ArrayLike) -> jax.Array:
