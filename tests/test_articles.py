@@ -138,6 +138,7 @@ def test_what_the_backward_pass_keeps_is_counted():
     assert 0 <= kept["jdrop"] - kept["no dropout"] < 16 * 32
 
 
+@pytest.mark.slow
 def test_variants_of_a_seed_share_first_weights_masks_and_data():
     """So that a penalty of strength 0 makes no difference, and each network is that of its own options."""
     given = images.load_images(None)
@@ -171,6 +172,7 @@ def test_max_norm_of_each_network():
     assert norms[2].min() > 0.7
 
 
+@pytest.mark.slow
 def test_articles(tmp_path):
     """The quick version of all, as a command, on the digits that need no download."""
     result = run("articles", "--quick", "--out", str(tmp_path))
@@ -220,6 +222,7 @@ def test_articles(tmp_path):
     assert (tmp_path / "articles.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_one_article(tmp_path):
     result = run("articles", "--quick", "--article", "003", "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -228,6 +231,7 @@ def test_one_article(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names | {"article_003.png"}
 
 
+@pytest.mark.slow
 def test_articles_says_which_files_it_misses(tmp_path):
     result = run("articles", "--data-dir", str(tmp_path))
     assert result.returncode == 1

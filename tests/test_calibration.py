@@ -10,6 +10,7 @@ from cases import key
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import betabinom, binom, kstest, norm
+from tiers import some
 
 import jdrop
 
@@ -45,7 +46,7 @@ def test_the_temperature_is_scipy_s(shape, fit):
         np.testing.assert_allclose(fitted, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sharpness", [0.2, 1.0, 5.0, 20.0])
+@some("sharpness", [0.2, 1.0, 5.0, 20.0], 0, 3)
 def test_temperatures_far_from_that_of_the_start(sharpness):
     """Labels from hardly informative to nearly certain."""
     logits = classified((400, 5))[0]
@@ -93,7 +94,7 @@ def test_a_likelihood_without_a_maximum_has_no_temperature(logits, labels):
     assert jnp.isnan(FITTED(np.tile(logits, (20, 1, 1)), labels))
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+@some("unit", [1e-12, 1.0, 1e12], 0)
 def test_the_precision_is_scipy_s(unit):
     generator = np.random.default_rng(0)
     outputs = unit * generator.normal(size=(20, 300)).astype(np.float32)
@@ -126,7 +127,7 @@ def test_targets_met_exactly_have_no_precision():
         assert jnp.isnan(jax.jit(calibration.fit_tau)(outputs, targets))
 
 
-@pytest.mark.parametrize("n", [1, 8, 9, 100])
+@some("n", [1, 8, 9, 100], 1, 2)
 def test_conformal_quantiles_by_sorting(n):
     """Of residuals, with a variance and without, and of LAC scores; alpha is the decimal that is written."""
     generator = np.random.default_rng(n)
@@ -244,7 +245,7 @@ def least_tail(counts):
     return min(tails)
 
 
-@pytest.mark.parametrize("name", ["lac", "aps", "absolute", "normalised"])
+@some("name", ["lac", "aps", "absolute", "normalised"], 0, 1)
 def test_the_coverage_is_the_promised_one(name):
     """The number of covered among `NEW` exchangeable rows is exactly beta-binomial: 1,000 random splits of 300 rows.
 
@@ -299,7 +300,11 @@ T, NAN = jnp.ones(4), jnp.array([1.0, np.nan, 1.0, 1.0])
         (lambda: conformal.lac_sets(P, T), ValueError, r"quantile has shape \(4,\)"),
         (lambda: conformal.residual_quantile(T, T[1:], 0.1), ValueError, r"targets has shape \(3,\)"),
         (lambda: conformal.residual_quantile(T, NAN, 0.1), ValueError, "targets is nan"),
-        (lambda: conformal.residual_quantile(T, T, 0.1, 0 * T), ValueError, r"variance is 0.0 at .*write variance \+ 1e-6"),
+        (
+            lambda: conformal.residual_quantile(T, T, 0.1, 0 * T),
+            ValueError,
+            r"variance is 0.0 at .*write variance \+ 1e-6",
+        ),
         (lambda: conformal.residual_quantile(T, T, 0.1, T[1:]), ValueError, r"variance has shape \(3,\)"),
         (lambda: conformal.residual_intervals(T, -1.0), ValueError, "quantile is -1.0, but a residual is at least 0"),
         (lambda: conformal.residual_intervals(T[None], 1.0), ValueError, r"mean has shape \(1, 4\), but \(n\)"),

@@ -80,6 +80,7 @@ def saved(tmp_path_factory):
     return folder, run(folder, keep=None)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_run(saved, tmp_path, monkeypatch):
     """One checkpoint is kept, so that a removal before its time would leave none."""
     folder, whole = tmp_path / "run", saved[1]
@@ -99,6 +100,7 @@ def test_a_kill_at_any_moment_of_a_run(saved, tmp_path, monkeypatch):
     assert len(found) > 50
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_start_that_clears_up(saved, tmp_path, monkeypatch):
     (source, whole), folder = saved, tmp_path / "run"
     for name, left in {"5": ".saving-removed-5", "10": "10", "15": ".saving-15"}.items():

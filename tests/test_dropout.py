@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import DTYPES, IMPLEMENTATIONS, RATES, SAVES, SCALINGS, SHAPES, array, key
+from tiers import some
 
 import jdrop
 
@@ -27,7 +28,7 @@ def close(actual, wanted):
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("rate", RATES)
+@some("rate", RATES, 0, 2, 6)
 def test_the_equation(rate, scaling):
     x = array((4, 100))
     data = np.asarray(jax.random.key_data(key(1)))
@@ -43,8 +44,8 @@ def test_the_equation(rate, scaling):
 jitted = jax.jit(jdrop.dropout, static_argnames=("scaling", "save"))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@some("impl", IMPLEMENTATIONS, 0)
+@some("shape", SHAPES, 0, 1, 5, 9, 10)
 def test_every_shape(impl, shape):
     x = array(shape)
     y = jdrop.dropout(key(2, impl), x, 0.4)
@@ -53,7 +54,7 @@ def test_every_shape(impl, shape):
     close(y, expected(x, kept, 0.4, "inverted"))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@some("dtype", DTYPES, 1, 3, 4)
 def test_every_dtype_has_the_same_mask_and_keeps_its_type(dtype):
     x = array((3, 77), dtype)
     kept = np.asarray(jdrop.keep_mask(key(3), x.shape, 0.3))
@@ -100,7 +101,7 @@ def test_broadcast_dims_share_one_decision():
     assert 0 < (y == 0).mean() < 1
 
 
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf, complex(jnp.nan, 1), complex(1, jnp.inf)])
+@some("bad", [jnp.nan, jnp.inf, -jnp.inf, complex(jnp.nan, 1), complex(1, jnp.inf)], 0, 3)
 @pytest.mark.parametrize("save", SAVES)
 def test_nothing_leaks_out_of_a_dropped_slot(bad, save):
     dtype = jnp.complex64 if isinstance(bad, complex) else jnp.float32
@@ -131,8 +132,8 @@ def test_the_parts_of_a_complex_number_stay_apart():
     assert set(y.imag.tolist()) == {0.0, np.inf}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("scaling", SCALINGS)
+@some("rate", [-0.1, 1.1, float("nan"), float("inf")], 1, 2)
+@some("scaling", SCALINGS, 0)
 def test_a_traced_rate_out_of_range_is_seen(rate, scaling):
     for deterministic in (False, True):
         f = jax.jit(lambda x, r, d=deterministic: jdrop.dropout(key(), x, r, d, scaling=scaling))

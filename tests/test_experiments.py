@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from commands import run
+from tiers import some
 
 from experiments.common import idx as idx_files
 from experiments.common import networks, ratios, tables, timing
@@ -27,7 +28,7 @@ def test_help_lists_the_experiments():
         assert f"\n  {name} " in result.stdout
 
 
-@pytest.mark.parametrize("name", ["nope", "tables", "digit", "__main__"])
+@some("name", ["nope", "common", "digit", "__main__"], 0)
 def test_an_unknown_name_exits_with_2_and_the_list(name):
     result = run(name)
     assert result.returncode == 2
@@ -35,6 +36,7 @@ def test_an_unknown_name_exits_with_2_and_the_list(name):
     assert "\n  digits " in result.stderr
 
 
+@pytest.mark.slow
 def test_digits(tmp_path):
     result = run("digits", "--quick", "--seed", "3", "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -48,6 +50,7 @@ def test_digits(tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_meshes(tmp_path):
     result = run("meshes", "--quick", "--seed", "3", "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -85,6 +88,7 @@ TABLES = {  # the first cells of each table, and the figures, that an experiment
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", TABLES)
 def test_uncertainty(topic, tmp_path):
     command = [topic] if topic == "active_learning" else ["uncertainty", "--topic", topic]
@@ -111,6 +115,7 @@ def test_uncertainty(topic, tmp_path):
             assert torch or "torch is not installed: absent from the comparison" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_network_whose_passes_are_timed_has_a_prefix_without_dropout():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
     cases = passes.jax_cases(jax.random.key(1), networks.Convolutional, x, 50)
@@ -133,6 +138,7 @@ def test_estimates_and_tables(tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[2] == "y,-,-"
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "it").write_text("kept")
     result = run("mnist", "--out", str(tmp_path / "it"), JDROP_DATA="")
@@ -177,6 +183,7 @@ def test_damaged_idx_files(tmp_path, content, message):
         idx_files.read_idx(tmp_path / "it.gz", (2,))
 
 
+@pytest.mark.slow
 def test_mnist_says_which_files_it_misses(tmp_path):
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"")
     for result in (run("mnist", "--data-dir", str(tmp_path)), run("mnist", JDROP_DATA=str(tmp_path))):
@@ -255,6 +262,7 @@ def test_figures_and_their_summary():
     assert (absent["figures"], absent["worst"]) == (0, "not installed")
 
 
+@pytest.mark.slow
 def test_speed(tmp_path):
     result = run("speed", "--quick", "--out", str(tmp_path), JAX_PLATFORMS="cpu")
     assert result.returncode == 0, result.stderr
@@ -304,6 +312,7 @@ def test_the_functions_that_speed_compares_drop():
             np.testing.assert_allclose(y[y != 0], 4 / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gpu_s_figures_in_small():
     with jax.numpy_dtype_promotion("standard"):  # which Flax's layers need for bfloat16
         rows = list(gpu.gpu(quick=True))
@@ -322,6 +331,7 @@ def test_the_gpu_s_figures_in_small():
         assert sum(name.startswith(what) for name in names) == 2
 
 
+@pytest.mark.slow
 def test_crash_test(tmp_path):
     result = run("crash_test", "--quick", "--out", str(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -334,6 +344,7 @@ def test_crash_test(tmp_path):
     assert (tmp_path / "crash_test.md").read_text().rstrip() in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["key", "optimizer"])
 def test_crash_test_catches_a_fault(fault, tmp_path):
     result = run("crash_test", "--quick", "--kills", "1", "--fault", fault, "--out", str(tmp_path))

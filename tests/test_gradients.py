@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import RATES, SAVES, SCALINGS, array, key
+from tiers import some
 
 import jdrop
 
@@ -16,7 +17,7 @@ def linear(rate, scaling, save, n=70):
     return np.asarray(jdrop.dropout(key(1), jnp.ones(n), rate, scaling=scaling, save=save))
 
 
-@pytest.mark.parametrize(("save", "scaling", "rate"), CASES)
+@some(("save", "scaling", "rate"), CASES, 0, 3, 7)
 def test_first_derivatives(save, scaling, rate):
     diagonal = linear(rate, scaling, save)
     x, v = array((70,)), array((70,), seed=5)
@@ -96,7 +97,7 @@ def test_what_the_backward_pass_keeps(save, bits, rate):
         assert bits * x.size <= kept <= bits * x.size + 4 * small
 
 
-@pytest.mark.parametrize("rate", RATES)
+@some("rate", RATES, 0, 3, 6)
 def test_gradients_are_finite_on_the_closed_interval(rate):
     for given in (rate, jnp.float32(rate), jnp.full((3, 1), rate)):
         gradient = np.asarray(jax.grad(lambda x, r=given: jdrop.dropout(key(), x, r).sum())(jnp.ones((3, 50))))

@@ -16,6 +16,7 @@ import pytest
 from cases import IMPLEMENTATIONS, RATES, array, key
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tiers import some
 
 import jdrop
 from jdrop.masks import _gpu as gpu
@@ -59,7 +60,7 @@ CASES = [("pallas", *case) for case in GPU] + [("pallas_tpu", "threefry2x32", sh
 CASES += [("pallas_tpu", "threefry4x32", (3, 197, 20))]
 
 
-@pytest.mark.parametrize(("implementation", "impl", "shape"), CASES)
+@some(("implementation", "impl", "shape"), CASES, 3, 5, 10, 16, 18, 24)
 def test_masks_are_those_of_the_specification(implementation, impl, shape):
     root = key(7, impl)
     data = np.asarray(jax.random.key_data(root))
@@ -83,7 +84,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("kernel", [gpu, tpu])
-@pytest.mark.parametrize(("shape", "parts"), PARTS)
+@some(("shape", "parts"), PARTS, 2, 4, 7)
 def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
     data = jax.random.key_data(key(7))
     whole = oracle.mask("threefry2x32", np.asarray(data), shape, 0.3)
@@ -97,15 +98,16 @@ def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
         np.testing.assert_array_equal(drawn[0], 2.0 * whole[here])
 
 
-@pytest.mark.parametrize(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)])
+@some(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)], 0)
 def test_static_rates_are_the_same(fused, impl, rate):
     x = array((32, 64))
     same_bits(fused(key(3, impl), x, rate), expected(key(3, impl), x, rate))
 
 
-@pytest.mark.parametrize(
+@some(
     ("dtype", "scaling"),
     [*((dtype, "inverted") for dtype in (jnp.float16, jnp.bfloat16, jnp.float32)), (jnp.bfloat16, "classic")],
+    1,
 )
 def test_values_are_rounded_to_the_same_bits(fused, dtype, scaling):
     bits = jax.random.bits(key(), (32, 1024), f"uint{8 * dtype(0).dtype.itemsize}")
@@ -155,7 +157,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@some("way", WAYS, 0, 2, 5)
 def test_differentiated_every_way_it_is_a_product_with_the_mask(fused, way):
     x, t = array((32, 6)), array((32, 6), seed=5)
     scale = expected(key(), np.ones(x.shape, np.float32), 0.5)
@@ -180,7 +182,7 @@ def test_the_backward_pass_keeps_nothing_of_the_size_of_x(fused):
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 64
 
 
-@pytest.mark.parametrize("axes", [(0, None, None), (None, 1, None), (0, 0, 0)])
+@some("axes", [(0, None, None), (None, 1, None), (0, 0, 0)], 2)
 def test_a_batch_is_each_draw(fused, axes):
     keys, xs, rates = (
         jax.random.split(key(), 3),
@@ -215,7 +217,7 @@ SHARDED = [
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize(("shape", "spec"), SHARDED)
+@some(("shape", "spec"), SHARDED, 0)
 def test_each_device_drops_its_own_shard(fused, kind, shape, spec):
     """With the bits of one device and without a collective, forward and backward."""
     mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(kind,) * 2)
@@ -303,7 +305,7 @@ def lowered(platform, f):
         return jax.jit(f).trace().lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize(("platform", "impl"), [("cuda", impl) for impl in IMPLEMENTATIONS] + [("tpu", "threefry2x32")])
+@some(("platform", "impl"), [("cuda", impl) for impl in IMPLEMENTATIONS] + [("tpu", "threefry2x32")], 0, 3)
 def test_forward_and_backward_lower_to_one_kernel_each(platform, impl):
     """Nor is a mask, or anything else of the size of x, computed outside of them."""
     x = jnp.ones((256, 64), jnp.bfloat16)
@@ -314,6 +316,7 @@ def test_forward_and_backward_lower_to_one_kernel_each(platform, impl):
     assert "256x64xf32" not in text
 
 
+@pytest.mark.slow
 def test_every_shape_and_type_lowers():
     shapes = {"cuda": ((), (5, 1025), (3, 40, 64)), "tpu": ((64, 40), (3, 197, 64), (8, 197, 64), (8, 5000), (8192,))}
     for platform, dtype in itertools.product(shapes, (jnp.bfloat16, jnp.float32, jnp.float8_e4m3fn, jnp.float8_e5m2)):

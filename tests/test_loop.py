@@ -13,6 +13,7 @@ import optax
 import pytest
 from cases import key
 from runs import STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state, loss_fn
+from tiers import some
 
 import jdrop
 from jdrop.training import TrainState, fit, make_train_step, tensorboard
@@ -48,7 +49,7 @@ def orders(epoch):
     return order.reshape(5, 8)
 
 
-@pytest.mark.parametrize("save_every", [None, 3])
+@some("save_every", [None, 3], 1)
 def test_one_compiled_loop_is_the_steps_one_by_one(tmp_path, save_every):
     """To float tolerance, since XLA may fuse a step in a loop otherwise; order, masks and counts are exact."""
 
@@ -96,7 +97,7 @@ def test_a_loss_is_traced_once_over_steps_epochs_and_rates(tmp_path, scan):
 TX = optax.sgd(0.1)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@some("scan", [False, True], 1)
 def test_key_reuse_is_clean_through_a_whole_fit(tmp_path, scan):
     with jax.debug_key_reuse(True):
         fresh = make_train_step(loss_fn)

@@ -15,6 +15,7 @@ import pytest
 from cases import array, key
 from flax import nnx
 from scipy.stats import entropy
+from tiers import some
 
 import jdrop
 
@@ -194,7 +195,7 @@ def test_arrays_may_be_arguments_of_the_model():
 
 
 @pytest.mark.parametrize("call", [jdrop.mc.samples, jdrop.mc_dropout])
-@pytest.mark.parametrize("chunk_size", [5, 20])
+@some("chunk_size", [5, 20], 0)
 def test_what_comes_before_the_first_dropout_is_computed_once(call, chunk_size):
     """In the compiled program: its tanh, of one pass's shape, is outside of the loop over chunks."""
 
@@ -342,7 +343,7 @@ def test_arguments_of_a_wrong_type():
 MESHES = [((8,), ("samples",)), ((2, 4), ("samples", "batch")), ((2, 2, 2), ("a", "data", "b")), ((8,), ("batch",))]
 
 
-@pytest.mark.parametrize(("sizes", "names"), MESHES)
+@some(("sizes", "names"), MESHES, 1)
 @pytest.mark.parametrize(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")])
 def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     """Elementwise, so that nothing but the masks could differ: the same to the bit."""
@@ -371,7 +372,7 @@ def test_a_batch_that_the_mesh_does_not_divide():
         jdrop.mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5), key(), jnp.ones((9, 3)), 5, mesh=mesh)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 7, 100])
+@some("chunk_size", [1, 4, 7, 100], 0, 2)
 def test_moments_do_not_depend_on_the_chunk_size(chunk_size):
     x = array((6, 20))
     predict = linen(Dense(), x, False)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sharded import LOSS, STEP, X, Y, alike, digests, evaluate, laid_out, make_loss, make_mesh, make_state, train
+from tiers import some
 
 from jdrop.training import fit, make_train_step, vmap_seeds
 from jdrop.training._data import gather
 
 SHAPES = [(1, 1), (2, 1), (4, 1), (8, 1), (4, 2), (2, 4), (1, 8), (2, 2)]
-both = pytest.mark.parametrize("scan", [False, True], ids=["steps", "scan"])
+both = some("scan", [False, True], 0, ids=["steps", "scan"])
 
 
 @functools.cache
@@ -32,7 +33,7 @@ def test_one_device_draws_numpy_s_masks():
 
 
 @both
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@some("shape", SHAPES, 1, ids=str)
 def test_a_mesh_is_one_device(shape, scan, caplog):
     """Traced and compiled once; the state stays where it was laid out, in the buffers that it had."""
     mesh, traces, seen = make_mesh(shape), [], []
@@ -90,7 +91,7 @@ def test_xla_gets_the_batch_as_it_was_asked_for(scan):
 
 
 @both
-@pytest.mark.parametrize("in_context", [False, True], ids=["", "set_mesh"])
+@some("in_context", [False, True], 1, ids=["", "set_mesh"])
 def test_explicit_axes(scan, in_context):
     mesh = make_mesh((4, 2), kind=AxisType.Explicit)
     seen = []
@@ -111,8 +112,8 @@ def test_explicit_axes(scan, in_context):
     assert seen == [[PartitionSpec("data", None), PartitionSpec(None, "model")]]
 
 
-@pytest.mark.parametrize(
-    ("shape", "names", "scan"), [((8,), ("seed",), False), ((4, 2), ("seed", "data"), True)], ids=["seeds", "scan"]
+@some(
+    ("shape", "names", "scan"), [((8,), ("seed",), False), ((4, 2), ("seed", "data"), True)], 0, ids=["seeds", "scan"]
 )
 def test_seeds_lie_over_devices(shape, names, scan, tmp_path):
     mesh = make_mesh(shape, names)

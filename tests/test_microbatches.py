@@ -11,6 +11,7 @@ import pytest
 from cases import IMPLEMENTATIONS, array, key
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from tiers import some
 
 import jdrop
 from jdrop.training import TrainState, make_eval_step, make_train_step
@@ -71,13 +72,13 @@ def assert_three_steps_in_numpy(accumulate, per_example, impl):
     assert int(state.step) == 3
 
 
-@pytest.mark.parametrize("accumulate", ACCUMULATE)
+@some("accumulate", ACCUMULATE, 0, 2)
 @pytest.mark.parametrize("per_example", [False, True])
 def test_a_step_is_the_whole_batch_s_in_numpy(accumulate, per_example):
     assert_three_steps_in_numpy(accumulate, per_example, "threefry2x32")
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS[1:])
+@some("impl", IMPLEMENTATIONS[1:], 1)
 @pytest.mark.parametrize("per_example", [False, True])
 def test_with_every_implementation_of_keys(impl, per_example):
     assert_three_steps_in_numpy(2, per_example, impl)
@@ -151,15 +152,15 @@ def documented():
     )
 
 
-@pytest.mark.parametrize("accumulate", ACCUMULATE)
-@pytest.mark.parametrize("rows", [COUNT, COUNT + 8, 2 * COUNT])
+@some("accumulate", ACCUMULATE, 2)
+@some("rows", [COUNT, COUNT + 8, 2 * COUNT], 0, 1)
 def test_an_example_s_masks_depend_neither_on_micro_batches_nor_on_padding(accumulate, rows, documented):
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
     np.testing.assert_array_equal(masks(step, rows)[0], documented)
 
 
-@pytest.mark.parametrize(("accumulate", "kind"), MESHES)
-@pytest.mark.parametrize("shape", [(1,), (2,), (4,), (8,), (2, 4), (4, 2)])
+@some(("accumulate", "kind"), MESHES, 2, 4)
+@some("shape", [(1,), (2,), (4,), (8,), (2, 4), (4, 2)], 3, 4)
 def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accumulate, shape, kind, documented):
     place = placing(shape, kind)
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
@@ -168,8 +169,8 @@ def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accum
     assert not MOVES.search(program)
 
 
-@pytest.mark.parametrize(("accumulate", "kind"), MESHES)
-@pytest.mark.parametrize("shape", [(8,), (2, 4)])
+@some(("accumulate", "kind"), MESHES, 2, 4)
+@some("shape", [(8,), (2, 4)], 1)
 def test_only_gradients_and_metrics_cross_the_mesh(accumulate, shape, kind):
     place = placing(shape, kind)
     step = make_train_step(linear_loss, accumulate=accumulate)
@@ -210,7 +211,7 @@ def test_many_small_gradients_of_16_bits_are_not_lost():
     np.testing.assert_allclose(np.asarray(state.params["w"], np.float64), wanted, rtol=2**-7)
 
 
-@pytest.mark.parametrize(("accumulate", "per_example"), MODES)
+@some(("accumulate", "per_example"), MODES, 3)
 def test_one_trace_whatever_the_types_of_the_initial_state(accumulate, per_example):
     traces = []
 
@@ -239,7 +240,7 @@ def test_one_trace_whatever_the_types_of_the_initial_state(accumulate, per_examp
     assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize(("accumulate", "per_example"), MODES)
+@some(("accumulate", "per_example"), MODES, 1, 3)
 def test_no_key_is_used_twice(accumulate, per_example):
     def loss(params, batch, key):
         k, other = jax.random.split(key)
@@ -250,7 +251,7 @@ def test_no_key_is_used_twice(accumulate, per_example):
         make_train_step(loss, accumulate=accumulate, per_example=per_example)(linear_state(), (X, Y))
 
 
-@pytest.mark.parametrize(("accumulate", "per_example"), MODES)
+@some(("accumulate", "per_example"), MODES, 3)
 def test_a_vmapped_step_is_each_seed_s_own(accumulate, per_example):
     step = make_train_step(linear_loss, accumulate=accumulate, per_example=per_example)
     keys = jax.random.split(key(3), 2)
@@ -344,7 +345,7 @@ def test_accumulate_is_a_size():
         make_train_step(linear_loss, accumulate=2.0)
 
 
-@pytest.mark.parametrize(("accumulate", "per_example"), MODES)
+@some(("accumulate", "per_example"), MODES, 0, 3)
 def test_a_loss_function_of_a_wrong_form(accumulate, per_example):
     settings = {"accumulate": accumulate, "per_example": per_example}
     with pytest.raises(TypeError, match=r"returned a tuple of 4, but loss, \(loss, metrics\)"):

@@ -8,6 +8,7 @@ import optax
 import pytest
 from cases import array
 from flax import nnx
+from tiers import some
 
 import jdrop
 
@@ -50,10 +51,10 @@ def weights(params, names):
             yield np.asarray(value, np.float64)
 
 
-@pytest.mark.parametrize("params", [linen_params(), nnx_params()], ids=["linen", "nnx"])
+@pytest.mark.parametrize("params", [linen_params, nnx_params], ids=["linen", "nnx"])
 @pytest.mark.parametrize("names", [("kernel", "embedding"), ("kernel", "embedding", "bias", "scale")])
 def test_the_penalties_of_kernels_and_of_everything(params, names):
-    only = "bias" not in names
+    params, only = params(), "bias" not in names
     absolute = sum(np.abs(leaf).sum() for leaf in weights(params, names))
     squares = sum((leaf**2).sum() for leaf in weights(params, names))
     for run in (lambda f: f, jax.jit):
@@ -73,7 +74,7 @@ def test_a_bare_dict_a_model_and_partitioned_parameters():
         np.testing.assert_allclose(jdrop.l2(params, 1.0), wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.complex64, jnp.float64, jnp.complex128])
+@some("dtype", [jnp.float16, jnp.bfloat16, jnp.complex64, jnp.float64, jnp.complex128], 1, 2)
 def test_the_penalty_in_every_precision(dtype):
     with jax.enable_x64(dtype in (jnp.float64, jnp.complex128)):
         kernel = array((64, 200)).astype(dtype)
@@ -222,7 +223,7 @@ def test_axes_of_a_stack_of_layers():
         constrained(stack, 1.0, axes=3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64])
+@some("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64], 1)
 def test_the_limit_holds_in_every_precision(dtype):
     """The parameter and its update are each rounded once, relative to the larger of the old and the new weight."""
     kernel = (array((300, 50)) * jnp.linspace(0, 0.2, 50)).astype(dtype)
@@ -292,7 +293,7 @@ def train(tx, step=lambda step: step, states=lambda make: make(jax.random.key(0)
 OPTIMIZERS = {"momentum": lambda: optax.sgd(0.3, momentum=0.95), "adam": lambda: optax.adam(0.1)}
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@some("name", OPTIMIZERS, 0)
 def test_the_limit_holds_after_training(name):
     free = train(OPTIMIZERS[name]())
     held = train(optax.chain(OPTIMIZERS[name](), jdrop.max_norm(0.8)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import programs
 from sharded import X, Y, alike, digests, evaluate, laid_out, make_mesh, make_state, train
 
 TESTS = Path(__file__).parent
@@ -26,6 +27,7 @@ def together(folder, *parts):
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        **programs(),
     }
     processes = [
         subprocess.Popen(
@@ -48,6 +50,7 @@ def together(folder, *parts):
     return printed, {part: [json.loads(file.read_text()) for file in of_part] for part, of_part in files.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     parts = ("batches", "split", "split_scan", "own_rows", "no_room", "another_state", "no_sharding")
     printed, results = together(tmp_path, *parts)
@@ -74,6 +77,7 @@ def test_two_processes_are_one(tmp_path):
         assert "sharding is None, but a NamedSharding of a batch over the devices of all processes" in error
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     options = {"eval_fn": evaluate}
     train(epochs=2, checkpoint_dir=tmp_path / "one", save_every=6, **options)
@@ -94,6 +98,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     alike(train(laid_out(make_state(), mesh), mesh=mesh, checkpoint_dir=tmp_path / "one", **options), whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_different_steps_or_in_one_process_stops_all_at_one_step(tmp_path):
     _, results = together(tmp_path, "interrupted_both", "interrupted_one", "resumed")
     for part, folder, step in (("interrupted_both", "both", 4), ("interrupted_one", "only", 8)):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import array, key
 from flax import nnx
+from tiers import some
 
 import jdrop
 
@@ -49,7 +50,7 @@ CELLS = {
     "optimized lstm": (nn.OptimizedLSTMCell(UNITS), lstm, 2),
     "residual": (nn.SimpleCell(UNITS, residual=True), simple, 1),
 }
-every_cell = pytest.mark.parametrize("kind", CELLS)
+every_cell = some("kind", CELLS, 0, 1)
 
 
 def masks(carry, name, shape, rate, fresh):
@@ -88,7 +89,7 @@ ONES = [np.ones(())] * TIME
 
 @every_cell
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize(("rate", "recurrent_rate"), [(0.25, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, None)])
+@some(("rate", "recurrent_rate"), [(0.25, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, None)], 0)
 def test_recurrent_dropout_is_the_loop_over_time(kind, fresh, rate, recurrent_rate):
     cell, step, parts = CELLS[kind]
     p = parameters(cell)
@@ -142,7 +143,7 @@ class Seen(nn.RNNCellBase):
         return (carry[0], jnp.ones_like(carry[1])), jnp.stack([inputs, carry[1]], -1)
 
 
-@pytest.mark.parametrize("split", [{}, {"dropout": True}, {"dropout": False}])
+@some("split", [{}, {"dropout": True}, {"dropout": False}], 0, 1)
 @pytest.mark.parametrize("fresh", [False, True])
 def test_masks_are_constant_or_fresh_however_the_streams_are_split(fresh, split):
     cell = jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=False)
@@ -209,7 +210,7 @@ def test_zoneout_s_evaluation_is_the_mean_over_all_masks(rate):
 # The functions keep the house's contract.
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@some("dtype", DTYPES, 1)
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_zoneout_chooses_by_the_mask(rate, dtype):
     new, previous = array((5, 40), dtype), array((5, 40), dtype, seed=7)
@@ -346,8 +347,8 @@ def nnx_cell(kind, p):
     return cell
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "residual"])
-@pytest.mark.parametrize("fresh", [False, True])
+@some("kind", ["gru", "lstm", "residual"], 1)
+@some("fresh", [False, True], 0)
 def test_both_frameworks_agree(kind, fresh):
     cell, _, _ = CELLS[kind]
     p, rngs = parameters(cell), nnx.Rngs(0)
@@ -449,7 +450,7 @@ class Net(nn.Module):
         return nn.RNN(cell)(x)
 
 
-@pytest.mark.parametrize("wrap", ["recurrent", "zoneout", "recurrent zoneout"])
+@some("wrap", ["recurrent", "zoneout", "recurrent zoneout"], 2)
 def test_linen_wrappers_keep_the_parameters_in_their_place_and_compile(wrap):
     variables = Net("").init(key(3), X)
     jax.tree.map(np.testing.assert_array_equal, Net(wrap).init(key(3), X), variables)
@@ -477,7 +478,7 @@ def test_bidirectional_directions_have_masks_of_their_own():
 
 
 @pytest.mark.parametrize("framework", ["linen", "nnx"])
-@pytest.mark.parametrize("wrap", range(3), ids=["dropout", "zoneout", "both"])
+@some("wrap", range(3), 2, ids=["dropout", "zoneout", "both"])
 def test_predictors_draw_once_a_sample(framework, wrap):
     if framework == "linen":
         model = Net(("recurrent", "zoneout", "recurrent zoneout")[wrap])
@@ -504,7 +505,7 @@ class SeenNNX(nnx.RNNCellBase):
 
 
 @pytest.mark.parametrize("framework", ["linen", "nnx"])
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 0)
 def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
     if framework == "linen":
         cell = jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=True)
@@ -518,7 +519,7 @@ def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
     assert (samples[0] != samples[1]).any()
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 1)
 def test_key_reuse_is_clean_through_a_loop_over_time(fresh):
     cell = jdrop.linen.RecurrentDropout(nn.GRUCell(UNITS), 0.5, fresh=fresh, deterministic=False)
     cell = jdrop.linen.Zoneout(cell, 0.5, deterministic=False)

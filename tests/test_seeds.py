@@ -14,6 +14,7 @@ import optax
 import pytest
 from cases import array, key
 from runs import LINEAR_TX, STEP, TX, X, Y, equal, evaluate, linear_state, loss_fn, make_state
+from tiers import some
 
 import jdrop
 from jdrop.training import TrainState, fit, make_train_step, vmap_seeds
@@ -44,7 +45,7 @@ def alike(state, alone, history=None, history_alone=None):
     jax.tree.map(close, history, history_alone)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@some("scan", [False, True], 1)
 def test_every_seed_is_its_own_run(scan):
     options = {"eval_every": 4, "scan": scan} | SETTING
     states, history = fit(stack(), vmap_seeds(STEP), (X, Y), eval_fn=EVALUATE, **options)
@@ -54,6 +55,7 @@ def test_every_seed_is_its_own_run(scan):
     assert len(set(history["loss"][0])) == SEEDS
 
 
+@pytest.mark.slow
 def test_convolutions_too():
     class Net(nn.Module):
         @nn.compact
@@ -118,7 +120,7 @@ def test_seeds_are_resumed_from_their_checkpoint(tmp_path):
         fit(make_state(KEYS[0]), STEP, (X, Y), checkpoint_dir=tmp_path, **SETTING)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@some("scan", [False, True], 0)
 def test_key_reuse_is_clean(scan):
     with jax.debug_key_reuse(True):
         step = vmap_seeds(make_train_step(loss_fn, accumulate=2))

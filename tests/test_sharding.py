@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import IMPLEMENTATIONS, array, key
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tiers import some
 
 import jdrop
 
@@ -34,7 +35,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("mesh_shape", "names", "shape", "partition"), CASES)
+@some(("mesh_shape", "names", "shape", "partition"), CASES, 0, 3, 6, 9)
 def test_bit_equal_to_one_device_and_without_a_collective(mesh_shape, names, shape, partition):
     mesh = jax.make_mesh(mesh_shape, names, axis_types=(AxisType.Auto,) * len(names))
     sharding = NamedSharding(mesh, PartitionSpec(*partition))
@@ -64,7 +65,7 @@ def test_vmapped_keys_over_devices_need_no_collective():
     np.testing.assert_array_equal(np.asarray(jax.jit(draw)(split)), np.asarray(draw(keys)))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@some("impl", IMPLEMENTATIONS, 2)
 def test_every_generator_can_be_partitioned(impl):
     sharding = NamedSharding(jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,)), PartitionSpec("a"))
     x = jax.device_put(array((16, 96)), sharding)
@@ -110,7 +111,7 @@ def test_explicit_axes(shape):
     np.testing.assert_array_equal(np.asarray(gradient), np.asarray(jdrop.dropout(key(1), jnp.ones(shape), 0.3)))
 
 
-@pytest.mark.parametrize("rate", ["static", "traced", "per shard", "per element"])
+@some("rate", ["static", "traced", "per shard", "per element"], 0, 3)
 def test_shard_map_draws_each_shard_from_its_own_key(rate):
     """A shard's key is folded from its place on the mesh; JAX's check of what varies over devices stays on."""
     mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
