@@ -34,6 +34,5 @@ def assert_in_both_precisions(function, arguments, wanted):
 
 def array(shape, dtype=jnp.float32, seed=1):
     """Values of about ±1 that no dtype rounds to zero or overflows."""
-    x = jax.random.uniform(jax.random.key(seed), shape, jnp.float32, 0.5, 1.5)
-    sign = jnp.where(jax.random.bernoulli(jax.random.key(seed + 1), 0.5, shape), jnp.float32(1), jnp.float32(-1))
-    return (x * sign).astype(dtype)
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(draw.uniform(0.5, 1.5, shape) * draw.choice([-1.0, 1.0], shape), jnp.float32).astype(dtype)

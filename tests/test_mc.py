@@ -66,23 +66,28 @@ def linen(model, x, *args):
     return jdrop.linen.predictor(model, model.init(key(2), x, *args))
 
 
-def predictors():
-    x = array((6, 20))
-    yield "dense", linen(Dense(), x, False), x
-    yield "wide", linen(Dense(700), x, False), x
-    yield "single", linen(Dense(), x[:1], False), x[:1]
-    yield "convolution", linen(Convolution(), array((3, 6, 6))), array((3, 6, 6))
-    yield "attention", linen(Attention(), array((2, 6, 8))), array((2, 6, 8))
-    yield "nnx", jdrop.nnx.predictor(NNXNet(nnx.Rngs(0))), x
-    yield "function", lambda k, x: {"y": jdrop.dropout(k, x["x"], 0.5)}, {"x": x}
+PREDICTORS = {  # each gives (predict, x)
+    "dense": lambda: of_linen(Dense(), array((6, 20)), False),
+    "nnx": lambda: (jdrop.nnx.predictor(NNXNet(nnx.Rngs(0))), array((6, 20))),
+    "function": lambda: (lambda k, x: {"y": jdrop.dropout(k, x["x"], 0.5)}, {"x": array((6, 20))}),
+    "wide": lambda: of_linen(Dense(700), array((6, 20)), False),
+    "single": lambda: of_linen(Dense(), array((1, 20)), False),
+    "convolution": lambda: of_linen(Convolution(), array((3, 6, 6))),
+    "attention": lambda: of_linen(Attention(), array((2, 6, 8))),
+}
+
+
+def of_linen(model, x, *args):
+    return linen(model, x, *args), x
 
 
 def close(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), a, b)
 
 
-@pytest.mark.parametrize(("name", "predict", "x"), list(predictors()))
-def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name, predict, x):
+@some("name", PREDICTORS, 0, 1, 2)
+def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name):
+    predict, x = PREDICTORS[name]()
     samples = jdrop.mc.samples(predict, key(3), x, 7)
     single = jax.jit(predict)
     for i in range(7):
@@ -93,7 +98,7 @@ def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name, predict, x):
     assert all((leaf.std(0) > 0).any() for leaf in jax.tree.leaves(samples))
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1, 3, 100])
+@some("chunk_size", [None, 1, 3, 100], 0, 2)
 def test_masks_are_those_of_each_pass_to_the_bit(chunk_size):
     drawn = jdrop.mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5), key(3), jnp.ones((6, 20)), 7, chunk_size=chunk_size)
     for i in range(7):
@@ -344,7 +349,7 @@ MESHES = [((8,), ("samples",)), ((2, 4), ("samples", "batch")), ((2, 2, 2), ("a"
 
 
 @some(("sizes", "names"), MESHES, 1)
-@pytest.mark.parametrize(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")])
+@some(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")], 1)
 def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     """Elementwise, so that nothing but the masks could differ: the same to the bit."""
     mesh = jax.make_mesh(sizes, names, axis_types=(jax.sharding.AxisType[kind],) * len(sizes))
@@ -360,8 +365,9 @@ def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     close([many.mean, many.variance], [one.mean, one.variance])
 
 
-@pytest.mark.parametrize(("name", "predict", "x"), list(predictors())[:6])
-def test_split_samples_are_the_same(name, predict, x):
+@some("name", PREDICTORS, 1)
+def test_split_samples_are_the_same(name):
+    predict, x = PREDICTORS[name]()
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))
     close(jdrop.mc.samples(predict, key(3), x, 7, mesh=mesh), jdrop.mc.samples(predict, key(3), x, 7))
 
@@ -381,7 +387,7 @@ def test_moments_do_not_depend_on_the_chunk_size(chunk_size):
     close(parts, whole)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 7, 1000])
+@some("chunk_size", [1, 7, 1000], 1)
 def test_moments_of_large_numbers_keep_their_digits(chunk_size):
     """Mean 1e4 and deviation 1: of sums of squares in float32 no digit of the variance would be left."""
     predict = lambda k, x: x + jax.random.normal(k, x.shape)
