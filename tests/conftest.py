@@ -2,23 +2,37 @@
 
 import os
 import signal
-
-import pytest
+import tempfile
+from pathlib import Path
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["MPLBACKEND"] = "Agg"
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _programs(tmp_path_factory):
-    """A folder for the programs that the tests' own processes compile, shared by all workers of one run."""
-    folder = tmp_path_factory.getbasetemp()
-    os.environ["TESTS_PROGRAMS"] = str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "programs")
-
+# The quick tier lets XLA optimise less, which halves the time it compiles: most of that tier's. The slow one, which has
+# points of the same matrices, runs what users run.
+CHEAP = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 collect_ignore = ["process.py"]  # a program, which the search for doctests would run
+
+
+def pytest_configure(config):
+    quick = config.getoption("markexpr") == "not slow"
+    flags = f"--xla_force_host_platform_device_count=8{CHEAP * quick}"
+    if flags not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    # All processes of a run share what one has compiled, also those that a test starts.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jdrop-tests-")
+        config.add_cleanup(lambda: _remove(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def _remove(folder):
+    for path in Path(folder).glob("*"):
+        path.unlink(missing_ok=True)
+    Path(folder).rmdir()

@@ -46,8 +46,8 @@ def only(source, step, target):
     return target
 
 
-# The first step, one within an epoch, an epoch's end, an evaluation, the step after it, and the last ones.
-STEPS = [1, 3, 5, 7, 8, 19, 20]
+# The first step, an epoch's end, an evaluation, the step after it, and the last but one.
+STEPS = [1, 5, 7, 8, 19]
 
 
 @pytest.mark.parametrize("steps", [STEPS, pytest.param(sorted({*range(1, 21)} - {*STEPS}), marks=pytest.mark.slow)])
@@ -60,13 +60,13 @@ def test_a_run_is_resumed_from_every_step(saved, tmp_path, steps):
 
 
 def test_early_stopping_is_resumed_from_every_step(tmp_path):
-    """Every second of them is restored here."""
+    """From the first, one in the middle, and the last ones, of which some are evaluated."""
     stopping = {"patience": 1, "eval_every": 2, "epochs": 20}
     whole = run(checkpoint_dir=tmp_path / "all", save_every=1, keep=None, **stopping)
     last = max(int(path.name) for path in (tmp_path / "all").iterdir())
-    assert int(whole[0].step) < last < 40
+    assert int(whole[0].step) < last < 100
     assert last % 2 == 0
-    for step in {*range(1, last + 1, 4), last - 1, last}:
+    for step in {1, last // 2, *range(last - 3, last + 1)}:
         folder = only(tmp_path / "all", step, tmp_path / str(step))
         same(run(checkpoint_dir=folder, save_every=10**6, **stopping), whole)
 

@@ -34,7 +34,7 @@ def test_first_derivatives(save, scaling, rate):
         np.testing.assert_array_equal(jax.jacrev(f)(x), np.diag(diagonal))
 
 
-@pytest.mark.parametrize("save", SAVES)
+@some("save", SAVES, 0)
 def test_second_derivatives(save):
     diagonal = linear(0.3, "inverted", save, 9)
     x = array((9,))
@@ -46,7 +46,7 @@ def test_second_derivatives(save):
     np.testing.assert_allclose(jax.jacrev(jax.jacrev(energy))(x), np.diag(6 * diagonal**3 * x), rtol=1e-6)
 
 
-@pytest.mark.parametrize("save", SAVES)
+@some("save", SAVES, 0)
 def test_vmap_of_grad_and_grad_of_vmap(save):
     keys, x = jax.random.split(key(2), 5), array((5, 40))
 
@@ -58,7 +58,7 @@ def test_vmap_of_grad_and_grad_of_vmap(save):
     np.testing.assert_allclose(jax.grad(lambda x: jax.vmap(loss)(keys, x).sum())(x), each, rtol=1e-6)
 
 
-@pytest.mark.parametrize("save", SAVES)
+@some("save", SAVES, 0)
 def test_scan_and_remat_draw_the_forward_mask_again(save):
     """A chain of dropouts has gradient = the product of its masks; another mask on the way back would show."""
     keys, x = jax.random.split(key(3), 6), array((300,))

@@ -92,7 +92,7 @@ def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name):
     single = jax.jit(predict)
     for i in range(7):
         close(jax.tree.map(lambda s, i=i: s[i], samples), single(jdrop.fold_in(key(3), i), x))
-    for chunk_size in (1, 3, 100):
+    for chunk_size in (1, 3):
         close(jdrop.mc.samples(predict, key(3), x, 7, chunk_size=chunk_size), samples)
     close(jax.tree.map(lambda s: s[:4], samples), jdrop.mc.samples(predict, key(3), x, 4))
     assert all((leaf.std(0) > 0).any() for leaf in jax.tree.leaves(samples))
@@ -414,7 +414,7 @@ def test_trees_are_summed_up_leaf_by_leaf():
 
 def test_auto_stops_at_the_first_ten_that_are_precise_enough():
     x = array((6, 20))
-    predict = linen(Dense(), x, False)
+    predict = lambda k, x: jdrop.dropout(k, x, 0.5)
     drawn = np.asarray(jdrop.mc.samples(predict, key(3), x, 400), np.float64)
     error = np.array([(drawn[:n].std(0, ddof=1) / np.sqrt(n)).max() for n in range(10, 401, 10)])
     wanted = 10 + 10 * int(np.argmax(error <= 0.12))
@@ -457,7 +457,7 @@ def test_equal_samples_and_bad_outputs_warn():
 
 def test_batches_are_predicted_one_after_another():
     x = array((7, 20))
-    predict = linen(Dense(), x, False)
+    predict = lambda k, x: jdrop.dropout(k, x, 0.5)[:, :5]
     parts = [x[:3], x[3:6], x[6:]]
     for batches in (parts, iter(parts)):
         whole = jdrop.mc.mc_dropout_batches(predict, key(3), batches, 12, transform=jax.nn.softmax, chunk_size=5)

@@ -115,6 +115,7 @@ def test_explicit_axes(scan, in_context):
 @some(
     ("shape", "names", "scan"), [((8,), ("seed",), False), ((4, 2), ("seed", "data"), True)], 0, ids=["seeds", "scan"]
 )
+@pytest.mark.slow
 def test_seeds_lie_over_devices(shape, names, scan, tmp_path):
     mesh = make_mesh(shape, names)
     over_seeds = NamedSharding(mesh, PartitionSpec("seed"))

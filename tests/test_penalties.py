@@ -51,7 +51,7 @@ def weights(params, names):
             yield np.asarray(value, np.float64)
 
 
-@pytest.mark.parametrize("params", [linen_params, nnx_params], ids=["linen", "nnx"])
+@some("params", [linen_params, nnx_params], 0, ids=["linen", "nnx"])
 @pytest.mark.parametrize("names", [("kernel", "embedding"), ("kernel", "embedding", "bias", "scale")])
 def test_the_penalties_of_kernels_and_of_everything(params, names):
     params, only = params(), "bias" not in names

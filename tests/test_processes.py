@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import programs
 from sharded import X, Y, alike, digests, evaluate, laid_out, make_mesh, make_state, train
 
 TESTS = Path(__file__).parent
@@ -27,7 +26,6 @@ def together(folder, *parts):
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-        **programs(),
     }
     processes = [
         subprocess.Popen(

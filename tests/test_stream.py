@@ -48,7 +48,7 @@ def test_generators_give_the_known_answers(name, rounds, key_words, counter, ans
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@some("shape", SHAPES, 0, 4, 8, 10, 11)
+@some("shape", SHAPES, 0, 8, 10)
 def test_masks_are_those_of_the_specification(impl, shape):
     root = key(7, impl)
     data = np.asarray(jax.random.key_data(root))
@@ -87,7 +87,7 @@ TILES = [
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@some(("shape", "origin", "sizes"), TILES, 1, 2, 5)
+@some(("shape", "origin", "sizes"), TILES, 2, 5)
 def test_any_tile_can_be_drawn_alone(impl, shape, origin, sizes):
     """Also with its place traced, and one rate or a rate an element."""
     data = jax.random.key_data(key(7, impl))
