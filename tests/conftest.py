@@ -5,6 +5,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+from commands import CHEAP
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -12,16 +14,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["MPLBACKEND"] = "Agg"
 
-# The quick tier lets XLA optimise less, which halves the time it compiles: most of that tier's. The slow one, which has
-# points of the same matrices, runs what users run.
-CHEAP = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-
 collect_ignore = ["process.py"]  # a program, which the search for doctests would run
 
 
 def pytest_configure(config):
+    # The quick tier lets XLA optimise less, since compiling is most of its time. The slow one, which has points of the
+    # same matrices, runs what users run.
     quick = config.getoption("markexpr") == "not slow"
-    flags = f"--xla_force_host_platform_device_count=8{CHEAP * quick}"
+    flags = f"--xla_force_host_platform_device_count=8 {CHEAP if quick else ''}"
     if flags not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     # All processes of a run share what one has compiled, also those that a test starts.

@@ -49,18 +49,18 @@ def expected(root, x, rate):
 GPU = [("threefry2x32", shape) for shape in ((), (33,), (4, 64), (2, 3, 100), (70, 64), (5, 1025), (300, 17))]
 GPU += [(impl, (5, 1025)) for impl in IMPLEMENTATIONS[1:]]
 TPU = [
-    *((64, 64), (217, 17), (600, 40), (40, 1100), (1000, 600)),  # one plane: of whole words and not; more than a tile
+    *((64, 64), (217, 17), (40, 1100), (1000, 600)),  # one plane: of whole words and not; more than a tile
     *((2, 64, 33), (3, 3, 32, 8)),  # planes that fill their words, several to a tile
-    *((5, 50, 8), (3, 7, 7, 40)),  # planes that share words, as many to a tile as fill them
-    *((3, 197, 20), (3, 2, 300, 4), (300, 1, 4)),  # planes that start at any lane
-    *((8, 197, 20), (16, 7, 7, 40), (4, 300, 130)),  # whose first axis is sublanes
-    *((8, 5000), (33, 3000), (1, 4096), (32768,)),  # few rows, and a vector
+    *((3, 7, 7, 40),),  # planes that share words, as many to a tile as fill them
+    *((3, 197, 20), (300, 1, 4)),  # planes that start at any lane
+    *((8, 197, 20), (4, 300, 130)),  # whose first axis is sublanes
+    *((8, 5000), (1, 4096), (32768,)),  # few rows, and a vector
 ]
 CASES = [("pallas", *case) for case in GPU] + [("pallas_tpu", "threefry2x32", shape) for shape in TPU]
 CASES += [("pallas_tpu", "threefry4x32", (3, 197, 20))]
 
 
-@some(("implementation", "impl", "shape"), CASES, 3, 10, 18, 24)
+@some(("implementation", "impl", "shape"), CASES, 3, 10, 16, 20)
 def test_masks_are_those_of_the_specification(implementation, impl, shape):
     root = key(7, impl)
     data = np.asarray(jax.random.key_data(root))
@@ -84,7 +84,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("kernel", [gpu, tpu])
-@some(("shape", "parts"), PARTS, 4, 7)
+@some(("shape", "parts"), PARTS, 3, 4, 7)
 def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
     data = jax.random.key_data(key(7))
     whole = oracle.mask("threefry2x32", np.asarray(data), shape, 0.3)
@@ -131,6 +131,7 @@ def test_a_nan_in_a_dropped_slot_leaks_nowhere(fused):
     y, pull = jax.vjp(lambda x: fused(key(), x, 0.5), x)
     for drawn in (y, *pull(x)):
         same_bits(drawn, twice)
+    same_bits(jax.jit(fused)(key(), x * jnp.inf, jnp.float32(1)), np.zeros(ROWS, np.float32))
 
 
 def test_a_traced_rate_out_of_range_shows_as_nan(fused):

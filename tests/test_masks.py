@@ -1,5 +1,7 @@
 """A mask depends on the key, the shape and the rate, and on nothing else."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,14 @@ LEGACY = [jax.random.PRNGKey(11), np.asarray(jax.random.PRNGKey(11))]
 @pytest.mark.parametrize("legacy", LEGACY)
 def test_a_legacy_key_draws_the_mask_of_its_typed_key(legacy):
     same(jdrop.keep_mask(legacy, (50,), 0.5), jdrop.keep_mask(key(11), (50,), 0.5))
+
+
+@pytest.mark.parametrize("rate", [0.0007, 1e-5, 3.1e-8, 2**-33, 3 * 2**-34, 1 - 2**-24])
+def test_a_threshold_is_the_nearest_whole_number(rate):
+    """Of rates below 2**-8, float32 has digits beyond a threshold's last; ties go to even."""
+    wanted = round(Fraction(float(np.float32(rate))) * 2**32)
+    assert int(threshold(as_rate(rate)).low) == wanted
+    assert int(jax.jit(lambda rate: threshold(as_rate(rate)).low)(rate)) == wanted
 
 
 @pytest.mark.parametrize("rate", [np.float64(0.9), np.float64(1 / 3), np.full((1,), 0.9)])

@@ -142,6 +142,13 @@ def test_only_dropout_is_stochastic_in_an_nnx_model_which_stays_as_it_was():
     assert type(model.drop) is jdrop.nnx.Dropout
 
 
+def test_an_nnx_model_predicts_the_same_however_often_it_was_called():
+    x, model = array((6, 20)), NNXNet(nnx.Rngs(0))
+    before = jdrop.nnx.predictor(model)(key(3), x)
+    model.theirs(x, deterministic=False)
+    np.testing.assert_array_equal(jdrop.nnx.predictor(model)(key(3), x), before)
+
+
 def test_layers_of_an_nnx_model_have_masks_of_their_own():
     class Twice(nnx.Module):
         def __init__(self, rngs):

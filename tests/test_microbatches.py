@@ -160,7 +160,7 @@ def test_an_example_s_masks_depend_neither_on_micro_batches_nor_on_padding(accum
 
 
 @some(("accumulate", "kind"), MESHES, 2, 4)
-@some("shape", [(1,), (2,), (4,), (8,), (2, 4), (4, 2)], 3, 4)
+@some("shape", [(1,), (8,), (2, 4)], 1, 2)
 def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accumulate, shape, kind, documented):
     place = placing(shape, kind)
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)

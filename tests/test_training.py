@@ -113,7 +113,7 @@ def test_training_learns():
 
 @pytest.mark.parametrize("keep_best", [False, True])
 def test_early_stopping_returns_the_best_state_or_the_last(keep_best):
-    losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
+    losses = iter([3.0, 4.0, 1.0, 2.0, 1.5, 0.1])  # the third begins the waiting anew
     states = []
 
     def eval_fn(state):
@@ -124,17 +124,17 @@ def test_early_stopping_returns_the_best_state_or_the_last(keep_best):
         linear_state(),
         make_train_step(linear_loss),
         X,
-        epochs=5,
+        epochs=6,
         batch_size=8,
         eval_fn=eval_fn,
         patience=2,
         keep_best=keep_best,
         progress=False,
     )
-    assert history["eval_loss"] == [3.0, 1.0, 2.0, 1.5]
-    np.testing.assert_array_equal(state.params["w"], states[1 if keep_best else 3])
-    assert int(state.step) == (10 if keep_best else 20)
-    assert len(history["loss"]) == 4
+    assert history["eval_loss"] == [3.0, 4.0, 1.0, 2.0, 1.5]
+    np.testing.assert_array_equal(state.params["w"], states[2 if keep_best else 4])
+    assert int(state.step) == (15 if keep_best else 25)
+    assert len(history["loss"]) == 5
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step():
