@@ -3,7 +3,6 @@
 On a CPU they are interpreted: "pallas" is the GPU's there, "pallas_tpu" the TPU's.
 """
 
-import contextlib
 import functools
 import itertools
 import re
@@ -14,8 +13,9 @@ import numpy as np
 import oracle
 import pytest
 from cases import IMPLEMENTATIONS, RATES, array, key
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from lowering import lowered
 from tiers import some
 
 import jdrop
@@ -294,16 +294,6 @@ def test_an_unknown_implementation_is_refused():
 
 
 KERNEL = {"cuda": "xla.gpu.triton", "tpu": "tpu_custom_call"}
-
-
-def lowered(platform, f):
-    """What the platform's compiler is given; of GPUs JAX 0.11 and later ask which."""
-    target = contextlib.nullcontext()
-    if platform == "cuda" and hasattr(jax.sharding, "AbstractDevice"):
-        h100 = jax.sharding.AbstractDevice("NVIDIA H100", None, platform="cuda")
-        target = jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=h100))
-    with target:
-        return jax.jit(f).trace().lower(lowering_platforms=(platform,)).as_text()
 
 
 @some(("platform", "impl"), [("cuda", impl) for impl in IMPLEMENTATIONS] + [("tpu", "threefry2x32")], 0, 3)
