@@ -158,6 +158,7 @@ def test_variants_of_a_seed_share_first_weights_masks_and_data():
     assert not np.allclose(*found["a"].test.nll)
 
 
+@pytest.mark.slow
 def test_max_norm_of_each_network():
     """Every network of a stack is held to its own limit."""
     given = images.load_images(None)

@@ -59,14 +59,14 @@ def test_a_run_is_resumed_from_every_step(saved, tmp_path, steps):
         same(run(checkpoint_dir=only(folder, step, tmp_path / str(step)), **setting), whole)
 
 
-def test_early_stopping_is_resumed_from_every_step(tmp_path):
-    """From the first, one in the middle, and the last ones, of which some are evaluated."""
+def test_early_stopping_is_resumed(tmp_path):
+    """From the first step, and from the last ones, of which one is evaluated."""
     stopping = {"patience": 1, "eval_every": 2, "epochs": 20}
     whole = run(checkpoint_dir=tmp_path / "all", save_every=1, keep=None, **stopping)
     last = max(int(path.name) for path in (tmp_path / "all").iterdir())
     assert int(whole[0].step) < last < 100
     assert last % 2 == 0
-    for step in {1, last // 2, *range(last - 3, last + 1)}:
+    for step in (1, last - 1, last):
         folder = only(tmp_path / "all", step, tmp_path / str(step))
         same(run(checkpoint_dir=folder, save_every=10**6, **stopping), whole)
 

@@ -115,6 +115,7 @@ def test_a_kill_at_any_moment_of_a_start_that_clears_up(saved, tmp_path, monkeyp
     assert len(found) > 20
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_setting_damaged_checkpoints_aside(saved, tmp_path, monkeypatch):
     """Two are damaged, and one of that name was set aside before."""
     (source, whole), folder = saved, tmp_path / "run"

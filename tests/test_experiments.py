@@ -359,6 +359,7 @@ def test_crash_test_catches_a_fault(fault, tmp_path):
     shutil.rmtree(kept)
 
 
+@pytest.mark.slow
 def test_crash_test_tells_why_a_process_failed(tmp_path):
     with pytest.raises(kill.Failure, match=r"ended with 1: (?s:.*)None is not a valid value"):
         kill.attempt(kill.processes(), tmp_path, ("scan, best state", None, 1, tmp_path, True, None))

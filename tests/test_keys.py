@@ -73,6 +73,7 @@ def test_the_derivation_is_the_documented_one():
     assert data(jdrop.fold_in(key(0), "dropout", 17)) == (3972442938, 1081843210)
 
 
+@pytest.mark.slow
 def test_every_process_derives_the_same_key():
     code = "import jax, jdrop; k = jdrop.fold_in(jax.random.key(0), 'dropout', 3); print(jax.random.key_data(k))"
     outputs = {

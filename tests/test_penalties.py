@@ -317,6 +317,7 @@ def test_a_mask_and_a_transformation_for_each_group():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), masked, divided)
 
 
+@pytest.mark.slow
 def test_seeds_as_one_program():
     tx, keys = optax.chain(optax.adam(0.1), jdrop.max_norm(0.8)), jax.random.split(jax.random.key(0), 2)
     stack = train(tx, jdrop.training.vmap_seeds, lambda make: jax.vmap(make)(keys))
