@@ -321,8 +321,8 @@ def test_the_gpu_s_figures_in_small():
     assert [row["figure"] for row in rows if row["what"].startswith("masks")] == [1.0] * 3
     for direction in ("forward", "backward"):
         for implementation in ("default", "xla"):
-            assert names.count(f"{direction}, {implementation}: times a device copy [cpu]") == 4
-            assert names.count(f"{direction}, {implementation}: times faster than flax.linen, rbg key [cpu]") == 4
+            assert names.count(f"{direction}, {implementation}: times a device copy [cpu]") == 2
+            assert names.count(f"{direction}, {implementation}: times faster than flax.linen, rbg key [cpu]") == 2
     for what in (
         "transformer block: times the step without",
         "six rematerialised blocks: memory",
@@ -345,7 +345,7 @@ def test_crash_test(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["key", "optimizer"])
+@pytest.mark.parametrize("fault", ["optimizer"])
 def test_crash_test_catches_a_fault(fault, tmp_path):
     result = run("crash_test", "--quick", "--kills", "1", "--fault", fault, "--out", str(tmp_path))
     assert result.returncode == 1, result.stdout + result.stderr
