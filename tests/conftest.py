@@ -1,9 +1,9 @@
 """Every test runs on eight CPU devices, with strict promotion, and with warnings as errors (pyproject.toml)."""
 
 import os
+import shutil
 import signal
 import tempfile
-from pathlib import Path
 
 from commands import CHEAP
 
@@ -27,12 +27,6 @@ def pytest_configure(config):
     # All processes of a run share what one has compiled, also those that a test starts.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jdrop-tests-")
-        config.add_cleanup(lambda: _remove(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+        config.add_cleanup(lambda: shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-
-def _remove(folder):
-    for path in Path(folder).glob("*"):
-        path.unlink(missing_ok=True)
-    Path(folder).rmdir()

@@ -299,6 +299,7 @@ def test_a_step_of_the_user_s_own():
     for metrics, error, message in (
         ({"eval_loss": 1.0, "step": 2}, ValueError, r"\['eval_loss', 'step'\], but .* give them other names"),
         ({"x": 1j}, TypeError, "'x' as a complex"),
+        ({"x": key()}, TypeError, "'x' as an array of key"),
         ({"x": {"y": 1.0}}, TypeError, "'x' as a dict, but a metric is a real number"),
         ({"x": np.zeros((0,))}, ValueError, r"'x' of shape \(0,\)"),
     ):

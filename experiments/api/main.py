@@ -19,10 +19,11 @@ def add_options(parser):
 
 
 def run(args):
-    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    wanted = generated()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if args.write:
-            path.write_text(generated()[path])
+            path.write_text(wanted[path])
         print(f"{path.relative_to(ROOT)} {'was renewed' if args.write else 'is out of date: add --write'}")
     site(args.out)
     print(f"wrote a page for each of {len(modules())} modules in {args.out}")

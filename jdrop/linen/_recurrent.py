@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.typing import ArrayLike
 
 from jdrop._flax.cells import (
     DropoutCarry,
@@ -53,6 +52,11 @@ class _Wrapper(nn.RNNCellBase):
         has_stream = self.scope is not None and self.has_rng(self.rng_collection)
         key = self.make_rng(self.rng_collection) if has_stream else None
         return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
+
+    @nn.nowrap
+    def _names(self, state):
+        """The names of the masks: one for each part of the state, where a wrapper has no others."""
+        return part_names(innermost(state))
 
     @nn.nowrap
     def _check(self, carry, rates, deterministic):
@@ -115,9 +119,7 @@ class RecurrentDropout(_Wrapper):
     def _names(self, state):
         return ("inputs", "recurrent")
 
-    def __call__(
-        self, carry: Any, inputs: ArrayLike, deterministic: Flag | None = None
-    ) -> tuple[DropoutCarry, jax.Array]:
+    def __call__(self, carry: Any, inputs: Any, deterministic: Flag | None = None) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -198,13 +200,7 @@ class Zoneout(_Wrapper):
     deterministic: bool | None = None
     rng_collection: str = "dropout"
 
-    @nn.nowrap
-    def _names(self, state):
-        return part_names(innermost(state))
-
-    def __call__(
-        self, carry: Any, inputs: ArrayLike, deterministic: Flag | None = None
-    ) -> tuple[DropoutCarry, jax.Array]:
+    def __call__(self, carry: Any, inputs: Any, deterministic: Flag | None = None) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:

@@ -131,7 +131,7 @@ def mc_dropout(
     if transform is not None and not callable(transform):
         raise TypeError(f"transform is {transform!r}, but a function is needed: write transform=jax.nn.softmax.")
     predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
-    auto, limit = _number_of_samples(num_samples, tolerance, max_samples)
+    auto, limit = tolerance is not None, _most_samples(num_samples, tolerance, max_samples)
     predict = predict if transform is None else jax.tree_util.Partial(_transformed, as_partial(transform), predict)
     result = _stream(predict, key, on_mesh(x, mesh), np.float32(tolerance or 0), limit, chunk_size, mesh, auto)
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
@@ -152,10 +152,10 @@ def mc_dropout(
     return result
 
 
-def _number_of_samples(num_samples, tolerance, max_samples):
-    """(whether a tolerance decides, how many at most)."""
+def _most_samples(num_samples, tolerance, max_samples):
+    """How many passes are made, or with a tolerance at most."""
     if tolerance is None:
-        return False, as_size("num_samples", 100 if num_samples is None else num_samples, write=100)
+        return as_size("num_samples", 100 if num_samples is None else num_samples, write=100)
     if num_samples is not None:
         raise ValueError(
             f"num_samples={num_samples!r} and tolerance={tolerance!r} were given, but one of them decides how many "
@@ -166,7 +166,7 @@ def _number_of_samples(num_samples, tolerance, max_samples):
             f"tolerance is {tolerance!r}, but it bounds the standard error of the mean, in the unit of the outputs: "
             "write tolerance=0.01."
         )
-    return True, as_size("max_samples", max_samples, write=10_000)
+    return as_size("max_samples", max_samples, write=10_000)
 
 
 def _transformed(transform, predict, key, x):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
@@ -64,8 +63,8 @@ class _Wrapper(nnx.RNNCellBase):
         return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
 
     def _names(self, state) -> Sequence[str]:
-        """The names of the masks."""
-        raise NotImplementedError
+        """The names of the masks: one for each part of the state, where a wrapper has no others."""
+        return part_names(innermost(state))
 
     def _flag(self, deterministic):
         deterministic = self.deterministic if deterministic is None else deterministic
@@ -143,9 +142,7 @@ class RecurrentDropout(_Wrapper):
     def _names(self, state):
         return ("inputs", "recurrent")
 
-    def __call__(
-        self, carry: Any, inputs: ArrayLike, *, deterministic: Flag | None = None
-    ) -> tuple[DropoutCarry, jax.Array]:
+    def __call__(self, carry: Any, inputs: Any, *, deterministic: Flag | None = None) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -240,12 +237,7 @@ class Zoneout(_Wrapper):
         super().__init__(cell, deterministic, rng_collection, rngs)
         self.rate: ArrayLike | Sequence[ArrayLike] = tuple(rate) if isinstance(rate, list) else rate
 
-    def _names(self, state):
-        return part_names(innermost(state))
-
-    def __call__(
-        self, carry: Any, inputs: ArrayLike, *, deterministic: Flag | None = None
-    ) -> tuple[DropoutCarry, jax.Array]:
+    def __call__(self, carry: Any, inputs: Any, *, deterministic: Flag | None = None) -> tuple[DropoutCarry, jax.Array]:
         """Make one step.
 
         Args:
@@ -259,6 +251,6 @@ class Zoneout(_Wrapper):
         deterministic = self._flag(deterministic)
         rates = part_rates(self.rate, innermost(carry))
         self._check(carry, rates, deterministic)
-        new, output = self.cell(carry.cell, jnp.asarray(inputs))
+        new, output = self.cell(carry.cell, inputs)
         cell, output = zone(carry, new, output, rates, deterministic)
         return advance(carry, cell), output

@@ -104,9 +104,9 @@ def _dtypes(metrics):
 def check_real(what, value):
     """Raise unless a metric is a real number or an array of them."""
     array = isinstance(value, (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic, bool, int, float))
-    kind = jnp.result_type(value).kind if array else ""
-    if not array or kind == "c" or not (kind in "biu" or jnp.issubdtype(jnp.result_type(value), jnp.floating)):
-        came = f"an array of {jnp.result_type(value)}" if array else f"a {type(value).__name__}"
+    dtype = jnp.result_type(value) if array else np.dtype(object)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_)):
+        came = f"an array of {dtype}" if array else f"a {type(value).__name__}"
         raise TypeError(f"{what} as {came}, but a metric is a real number: write jnp.mean(x), or a name for each part.")
     if 0 in np.shape(value):
         raise ValueError(f"{what} of shape {np.shape(value)}, but an empty array has no mean: return a number.")

@@ -17,7 +17,7 @@ class Stopping:
     """
 
     def __init__(self, patience, keep_best, stack):
-        self.patience, self.keep_best, self.stack = patience, keep_best, stack
+        self.patience, self.keep_best = patience, keep_best
         self.best_loss, self.waited, self.kept = np.full(stack, np.inf), np.zeros(stack, int), None
 
     @property
