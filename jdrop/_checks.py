@@ -20,6 +20,8 @@ def as_size(name, value, least: int = 1, write=None) -> int:
         ) from None
     if size < least:
         raise ValueError(f"{name} is {size}, but it must be at least {least}: write {name}={write}.")
+    if size >= 2**63:
+        raise ValueError(f"{name} is {size}, but no computer counts as far: write {name}={write}.")
     return size
 
 
@@ -43,6 +45,47 @@ def as_flag(deterministic) -> bool | jax.Array:
     )
 
 
+def to_array(name, value) -> Any:
+    """`value` as an array, of JAX's if it is one and else of NumPy's, which holds what JAX would wrap or round.
+
+    Raises:
+      TypeError: it is no array, and no number or nested list of them.
+      ValueError: a masked array, whose masked values are there but mean nothing.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    refuse_masked(name, value)
+    if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):
+        raise TypeError(f"{name} is a {type(value).__name__}, but an array of numbers is needed: jnp.asarray([...]).")
+    try:
+        try:
+            array = np.asarray(value)
+        except TypeError:  # such as PyTorch's bfloat16, which NumPy has not
+            if not hasattr(value, "__dlpack__"):
+                raise
+            return jnp.from_dlpack(value)
+    except Exception as error:  # whatever the library of `value` raises
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that can't be read as an array ({error}): write np.asarray({name})."
+        ) from None
+    if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)):
+        raise TypeError(
+            f"{name} is a {type(value).__name__} of {array.dtype}, but an array of numbers is needed, each of at most 64 "
+            "bits: jnp.asarray([...])."
+        )
+    return array
+
+
+def refuse_masked(name, value):
+    """Raise a ValueError for one of NumPy's masked arrays, alone, in lists or in a tree."""
+    for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} is a masked array, but jdrop knows no masks: pass what is not masked, {name}.compressed(), or "
+                f"values in its place, {name}.filled(...)."
+            )
+
+
 def as_scalar(name, value, valid, allowed, write) -> Any:
     """`value` as a scalar in at least float32; NaN where a traced one is not `valid`.
 
@@ -50,7 +93,7 @@ def as_scalar(name, value, valid, allowed, write) -> Any:
       TypeError: not a real number.
       ValueError: a concrete value that is not valid.
     """
-    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    array = to_array(name, value)
     if array.shape or not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} is {value!r}, but it must be a number {allowed}: write {write}.")
     array = array.astype(jax.dtypes.canonicalize_dtype(at_least_float32(array.dtype)))
@@ -59,6 +102,24 @@ def as_scalar(name, value, valid, allowed, write) -> Any:
     if not valid(array):
         raise ValueError(f"{name} is {value}, but it must be a number {allowed}: write {write}.")
     return array
+
+
+def as_bool(name, value) -> bool:
+    """A switch that is known, True or False."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name} is {value!r}, but a boolean is needed: write {name}=True or {name}=False.")
+
+
+def count_examples(
+    name, tree, but="all need the same one, the examples, of at least 1: give arrays, not lists of numbers."
+) -> int:
+    """The examples in a tree of arrays: the size of their common first axis."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = list(dict.fromkeys(shape[0] if shape else 0 for shape in shapes))
+    if len(sizes) != 1 or sizes[0] == 0:
+        raise ValueError(f"{name} has arrays with first axes of {sizes}, but {but}")
+    return sizes[0]
 
 
 def check_choice(name, value, allowed):

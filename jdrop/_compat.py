@@ -3,6 +3,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax._src import dispatch
 from jax.interpreters import xla
@@ -67,3 +68,9 @@ def vary(x, axes):
 def result_like(x, shape):
     """The shape and dtype of a kernel's result, which varies as `x` does."""
     return jax.ShapeDtypeStruct(shape, x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
+
+
+def zeros_of(result):
+    """Zeros like what `jax.eval_shape` says of a result, which vary as it does."""
+    kind = result.manual_axis_type
+    return vary(jnp.zeros(result.shape, result.dtype), kind.varying if kind else frozenset())

@@ -48,6 +48,12 @@ def as_typed_key(key, what: str = "key") -> Any:
     return jax.random.wrap_key_data(jnp.asarray(key))
 
 
+def note_use(key):
+    """Let JAX's guard against the second use of a key, `jax_debug_key_reuse`, see that a mask is drawn from this one."""
+    if jax.config.jax_debug_key_reuse:  # pyright: ignore
+        jax.random.bits(key, (0,), "uint32")
+
+
 def fold_in(key: jax.Array, *path: str | int | jax.Array) -> jax.Array:
     """Derive the key that a path of names and numbers leads to.
 

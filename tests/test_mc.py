@@ -478,7 +478,7 @@ def test_batches_are_predicted_one_after_another():
     assert auto.num_samples.shape == (7,)
     assert np.isfinite(auto.standard_error).all()
     heads = jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0], key(3), parts, 12)
-    assert heads.mean.shape == heads.mean_entropy.shape == (7,)
+    assert heads.mean.shape == heads.std.shape == (7,)
     with pytest.raises(ValueError, match="one number for a batch"):
         jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5).sum(), key(3), parts, 12)
     with pytest.raises(ValueError, match="batches is empty"):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag, check_choice
+from jdrop._checks import as_flag, check_choice, to_array
 from jdrop._types import Flag, Implementation, Save, Scaling
 from jdrop.masks._drop import dropped, scaled
 from jdrop.masks._mask import as_mask
@@ -37,7 +37,7 @@ def dropout(
 
     Args:
       key: a PRNG key, shape (); may be None where nothing is drawn (evaluation, or a static rate of 0 or 1).
-      x: a floating-point or complex array of any shape.
+      x: a floating-point or complex array of any shape; of any dtype where it comes back as it is.
       rate: the probability that an element is dropped, in [0, 1]; a number or an array, traced or
         not, that broadcasts against `x`. It gets no gradient: the output's expectation does not depend on it.
       deterministic: True at evaluation; a boolean, traced or not.
@@ -71,7 +71,12 @@ def dropout(
     Paper:
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
-    x = _as_inexact(x)
+    if np.ndim(x) == 0 and np.ndim(rate) > 0:
+        raise ValueError(
+            f"x is one number and rate has shape {np.shape(rate)}, but the order of the arguments is (key, x, rate): "
+            "write jdrop.dropout(key, x, rate), not (key, rate, x)."
+        )
+    x = jnp.asarray(to_array("x", x))
     deterministic = as_flag(deterministic)
     check_choice("scaling", scaling, _SCALINGS)
     check_choice("save", save, _SAVES)
@@ -80,6 +85,7 @@ def dropout(
     mask = as_mask(key, x.shape, rate, broadcast_dims, drawn=not evaluation)
     if mask.keeps_all or (evaluation and scaling != "classic" and mask.limit.valid is None):
         return x
+    _check_dtype(x.dtype)
     train, evaluate = scales(mask.limit, x.dtype, scaling)
     if evaluation:
         return scaled(x, evaluate)
@@ -94,15 +100,6 @@ def draws(rate, deterministic) -> bool:
     if as_flag(deterministic) is True:
         return False
     return is_random(as_rate(rate))
-
-
-def _as_inexact(x):
-    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
-        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
-    if not isinstance(x, jax.Array):
-        x = jnp.asarray(x)
-    _check_dtype(x.dtype)
-    return x
 
 
 @functools.lru_cache

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jdrop._checks import at_least_float32
+from jdrop._checks import at_least_float32, to_array
+from jdrop._keys import as_typed_key, note_use
 from jdrop._types import Flag, Scaling
-from jdrop.functional._dropout import dropout
+from jdrop.functional._dropout import draws, dropout
 
 
 def variational_mask(
@@ -88,7 +89,7 @@ def zoneout(
     Paper:
       Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations".
     """
-    new, previous = jnp.asarray(new), jnp.asarray(previous)
+    new, previous = jnp.asarray(to_array("new", new)), jnp.asarray(to_array("previous", previous))
     if not jnp.issubdtype(new.dtype, jnp.inexact):
         raise TypeError(f"new has dtype {new.dtype}, but a state of floating-point or complex numbers is needed.")
     if new.shape != previous.shape or new.dtype != previous.dtype:
@@ -96,6 +97,12 @@ def zoneout(
             f"new is {new.dtype}{list(new.shape)} and previous is {previous.dtype}{list(previous.shape)}, but zoneout "
             "chooses between the same units: give both the same shape and dtype."
         )
+
+    if draws(rate, deterministic):
+        key = as_typed_key(key)
+        note_use(key)
+        # The two passes over the checkpoint are one use: what is drawn there has another key of the same words.
+        key = jax.random.wrap_key_data(jax.random.key_data(key), impl=jax.random.key_impl(key))
 
     # Without the checkpoint a loop over time would keep the masks of all its steps for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)

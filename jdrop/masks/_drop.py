@@ -9,6 +9,7 @@ from jax import lax
 
 from jdrop.masks._packed import draw, opened
 from jdrop.masks._primitives import drop, keep, times
+from jdrop.masks._shape import is_static
 
 scaled = jax.jit(times)
 
@@ -24,13 +25,13 @@ def dropped(mask, x, scale, save, implementation):
       save, implementation: those of `jdrop.dropout`.
     """
     limit, shape = mask.limit, mask.shape
-    if save == "mask":
+    if save == "mask" and is_static(shape):
         shape = jnp.broadcast_shapes(shape, limit.low.shape)
         mask = dataclasses.replace(mask, limit=limit._replace(valid=None), shape=shape)
         loop, unrolled = (functools.partial(draw, unroll=unroll) for unroll in (False, True))
         words = lax.platform_dependent(mask, cuda=unrolled, default=loop)
         return _masked(lambda words: opened(words, shape), words, x, scale)
-    if limit.low.ndim == 0 and shape == x.shape:
+    if limit.low.ndim == 0 and is_static(shape) and shape == x.shape:
         return drop(mask, scale, x, implementation)
     return _masked(keep, mask, x, scale)
 

@@ -28,7 +28,8 @@ class Matrix(NamedTuple):
     @property
     def fills_words(self) -> bool:
         """Whether no word serves rows of two planes, so that the leading axes need not be merged."""
-        return self.pieces == 1 and bool(self.leading) and self.leading[-1] % LANES == 0
+        whole = self.pieces == 1 and bool(self.leading) and isinstance(self.leading[-1], int)
+        return whole and self.leading[-1] % LANES == 0
 
 
 def as_matrix(shape) -> Matrix:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jdrop._keys import as_typed_key
+from jdrop._keys import as_typed_key, note_use
 from jdrop.masks._rate import Threshold, as_rate, is_random, static_bits, threshold
 from jdrop.masks._shape import shared_shape
 
@@ -66,6 +66,8 @@ def as_mask(key, shape, rate, broadcast_dims=(), *, drawn=True) -> Mask:
         key = jax.random.key(0) if drawn else None  # any key does
     else:
         key = as_typed_key(key)
+        if drawn and is_random(rate):
+            note_use(key)
     return Mask(key, limit, decisions, bits)
 
 

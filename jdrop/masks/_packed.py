@@ -12,18 +12,19 @@ from jdrop.masks._layout import LANES, as_matrix
 from jdrop.masks._words import BLOCK_WORDS, WORDS, all_lanes, blocks, decided, words_of_bits
 
 
-def draw(mask, unroll=False):
+def draw(mask, unroll=False, matrix=None):
     """The words of a mask.
 
     Args:
       mask: a `Mask`, whose thresholds broadcast to its shape.
+      matrix: the `Matrix` of its shape, where that is known from elsewhere.
       unroll: whether the blocks of a word are written out and not a loop: what a GPU needs, see `_draw`.
 
     Returns:
       uint32 words for `opened`, one for 32 rows of a column: (*leading, words, 1, columns) where each plane of the last
       two axes fills its words, which lets all axes shard, and else (words, 1, columns) of the mask's matrix.
     """
-    shape, matrix = mask.shape, as_matrix(mask.shape)
+    shape, matrix = mask.shape, matrix or as_matrix(mask.shape)
     *outer, rows = matrix.leading if matrix.fills_words else (matrix.rows,)
     counts = (*outer, -(-rows // LANES))
     drawn = (*counts, 1, matrix.columns)
@@ -53,9 +54,9 @@ def draw(mask, unroll=False):
     return _draw(_with_limit(mask, by_lane), place, drawn, unroll)
 
 
-def opened(words, shape):
+def opened(words, shape, matrix=None):
     """The booleans of `shape` in the words of `draw`."""
-    matrix = as_matrix(shape)
+    matrix = matrix or as_matrix(shape)
     kept = _is_odd(words >> _lane(words.ndim))
     if matrix.fills_words:
         return kept.reshape(shape)
@@ -101,19 +102,24 @@ def tile(mask, origin, sizes, unroll=False):
         lane = first_row((*sizes[:-2], 1, 1), np.uint32(0)) % np.uint32(LANES) + lane
         return _is_odd(jnp.where(lane < LANES, before, after) >> lane % np.uint32(LANES))
 
+    return by_element(mask, origin, sizes, matrix.pieces, matrix.columns, unroll)
+
+
+def by_element(mask, origin, sizes, pieces, columns, unroll=False):
+    """`tile` with a word for each element; the pieces and columns of the mask's matrix may be traced."""
     axes = (*sizes[:-1], 1, sizes[-1])
 
     def row_and_column(zero):
-        row = _row(matrix.leading, axes, [start + zero for start in origin[:-1]])
+        row = _row(mask.shape[:-1], axes, [start + zero for start in origin[:-1]])
         last = _along(axes, -1) + (origin[-1] + zero)
-        return row * np.uint32(matrix.pieces) + last // np.uint32(matrix.columns), last % np.uint32(matrix.columns)
+        return row * _uint32(pieces) + last // _uint32(columns), last % _uint32(columns)
 
     def place(zero):
         row, column = row_and_column(zero)
         return row // np.uint32(LANES), column
 
     mask = _with_limit(mask, lambda leaf: leaf.reshape((*(1,) * (len(sizes) - leaf.ndim), *leaf.shape))[..., None, :])
-    words = _draw(mask, place, np.broadcast_shapes(axes, mask.limit.low.shape), unroll)
+    words = _draw(mask, place, jnp.broadcast_shapes(axes, mask.limit.low.shape), unroll)
     return _is_odd(words >> row_and_column(np.uint32(0))[0] % np.uint32(LANES))[..., 0, :]
 
 
@@ -131,8 +137,9 @@ def _draw(mask, place, shape, unroll):
     (impl, _, bits), limit, data = mask.spec, mask.limit, jax.random.key_data(mask.key)
     used, width = min(bits, WORDS), BLOCK_WORDS.get(impl, 4)
     row, column = place(np.uint32(0))
-    matrix, every = as_matrix(mask.shape), None
+    every = None
     if impl not in BLOCK_WORDS:
+        matrix = as_matrix(mask.shape)
         every = words_of_bits(mask.key, (matrix.word_rows, matrix.columns))
         every = every.reshape(-1, *shape) if every[0].size == math.prod(shape) else every[:, row, column]
 
@@ -149,10 +156,10 @@ def _draw(mask, place, shape, unroll):
 
     # All ones, that vary over the devices where the words do, as shard_map asks of what a loop starts with.
     kept = ~(jnp.zeros(shape, jnp.uint32) | (data[0] | limit.low[..., :1, :] | row) & np.uint32(0))
-    if used and kept.size and unroll:
+    if used and 0 not in shape and unroll:
         for j in reversed(range(-(-used // width))):
             kept = step(tuple(data), np.uint32(0), np.uint32(j), kept)
-    elif used and kept.size:
+    elif used and 0 not in shape:
         # At least two turns: a loop of one is inlined, and its words drawn again for each of the 32 lanes.
         kept = _loop(data, max(2, used // width), step, kept)
     return kept if limit.all_dropped is None else kept & ~_packed(limit.all_dropped)
@@ -186,13 +193,18 @@ def _loop(data, steps, step, value):
 
 def _row(leading, shape, starts):
     """For each element of `shape`, the row-major index in `leading` of its place on the first axes, from `starts`."""
-    row, stride = None, math.prod(leading)
+    row = None
     for axis, start in enumerate(starts):
-        stride //= max(leading[axis], 1)
+        stride = math.prod(leading[axis + 1 :])
         along = _along(shape, axis) + start
-        along = along if stride == 1 else along * np.uint32(stride)
+        along = along if isinstance(stride, int) and stride == 1 else along * _uint32(stride)
         row = along if row is None else row + along
     return jnp.zeros(shape, jnp.uint32) if row is None else row
+
+
+def _uint32(size):
+    """A size, known or symbolic or traced."""
+    return np.uint32(size) if isinstance(size, int) else jnp.asarray(size).astype(jnp.uint32)
 
 
 def _along(shape, axis):

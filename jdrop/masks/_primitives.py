@@ -23,15 +23,19 @@ from jax.sharding import PartitionSpec
 
 from jdrop._compat import apply_primitive, axis_context, ignore_triton, is_export, is_local, needs_mesh, vary, varying
 from jdrop.masks import _packed as packed
+from jdrop.masks import _symbolic as symbolic
 from jdrop.masks._kernels import fused
 from jdrop.masks._layout import as_matrix
 from jdrop.masks._mask import Mask
 from jdrop.masks._rate import Threshold
+from jdrop.masks._shape import is_static
 from jdrop.masks._shards import origin
 
 
 def keep(mask: Mask):
     """Draw a mask: a boolean array of its shape, True where an element is kept."""
+    if not is_static(mask.shape):
+        return symbolic.keep(mask)
     return keep_p.bind(*_alike(*_operands(mask)), spec=mask.spec, levels=())
 
 

@@ -3,15 +3,17 @@
 import operator
 
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 
 def as_shape(shape):
     """Return `shape` as a tuple of non-negative Python integers."""
     try:
-        sizes = tuple(operator.index(n) for n in (shape if hasattr(shape, "__len__") else (shape,)))
+        given = shape if hasattr(shape, "__len__") else (shape,)
+        sizes = tuple(n if is_symbolic_dim(n) else operator.index(n) for n in given)
     except TypeError:
         raise TypeError(f"shape is {shape!r}, but a tuple of integers is needed: write shape=(128, 64).") from None
-    if any(n < 0 for n in sizes):
+    if any(isinstance(n, int) and n < 0 for n in sizes):
         raise ValueError(f"shape is {sizes}, but no axis can be negative: write shape=(128, 64).")
     return sizes
 
@@ -23,7 +25,7 @@ def shared_shape(shape, rate_shape, broadcast_dims):
       TypeError: `broadcast_dims` is not a sequence of integers.
       ValueError: an axis out of range, or a rate that does not broadcast against `shape`.
     """
-    if broadcast_dims == () == rate_shape:
+    if isinstance(broadcast_dims, tuple) and broadcast_dims == () == rate_shape:
         return shape
     try:
         axes = tuple(operator.index(axis) for axis in broadcast_dims)
@@ -48,3 +50,8 @@ def shared_shape(shape, rate_shape, broadcast_dims):
         )
     shared = {axis % len(shape) for axis in axes}
     return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+
+
+def is_static(shape) -> bool:
+    """Whether all sizes are known, and none is a symbol of `jax.export`."""
+    return not any(is_symbolic_dim(size) for size in shape)

@@ -1,14 +1,14 @@
 """Monte Carlo dropout over data that come in batches."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
+from jdrop._checks import as_bool
 from jdrop._keys import as_typed_key, fold_in
+from jdrop._progress import progress_bar
 from jdrop._types import Predict, PyTree
 from jdrop.mc._prediction import MCPrediction, mc_dropout
 
@@ -24,12 +24,14 @@ def mc_dropout_batches(
 ) -> MCPrediction:
     """Predict with Monte Carlo dropout, batch after batch, for data that do not fit in memory.
 
-    Batch b is ``mc_dropout(predict, fold_in(key, "batch", b), x_b, num_samples, ...)``; only one is on the device.
+    Batch b is ``mc_dropout(predict, fold_in(key, "batch", b), x_b, num_samples, ...)``; only one is on the device. With
+    ``consistent=True`` it is ``mc_dropout(predict, key, x_b, num_samples, consistent=True, ...)``: one mask a sample for
+    the examples of all batches, as whatever joins them needs, such as `jdrop.mc.acquisition.batch_bald`.
 
     Args:
       predict: `(key, x) -> outputs`, as for `jdrop.mc_dropout`.
       key: a PRNG key, shape ().
-      batches: an iterable of inputs, whose outputs agree in all but the first axis.
+      batches: an iterable of inputs, arrays or trees of them, whose outputs agree in all but the first axis.
       num_samples: how many passes, at least 1; None takes 100, or with a `tolerance` what each batch needs.
       progress: whether to show a progress bar, on standard error where that is a terminal.
       **options: further arguments of `jdrop.mc_dropout`.
@@ -38,7 +40,8 @@ def mc_dropout_batches(
       An `MCPrediction` of NumPy arrays over all inputs; `num_samples` has one number an input with a `tolerance`.
 
     Raises:
-      TypeError, ValueError: as `jdrop.mc_dropout`; ValueError where there is no batch.
+      TypeError, ValueError: as `jdrop.mc_dropout`; TypeError for one array or dict in the place of batches, ValueError
+        where there is no batch.
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -50,34 +53,38 @@ def mc_dropout_batches(
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
-    key, parts = as_typed_key(key), []
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+    key, parts, consistent = as_typed_key(key), [], options.get("consistent", False)
+    if hasattr(batches, "shape") or isinstance(batches, (Mapping, str, bytes)) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, but an iterable of batches is needed, not one of them: write "
+            "[batch], or (x[i : i + 256] for i in range(0, len(x), 256))."
+        )
+    with progress_bar(as_bool("progress", progress)) as bar:
         total = len(batches) if isinstance(batches, Sized) else None
         task = bar.add_task("Monte Carlo", total=total)
         for b, x in enumerate(batches):
-            part = mc_dropout(predict, fold_in(key, "batch", b), x, num_samples, **options)
-            parts.append(part.replace(mean_entropy=jax.tree.map(_each, part.mean, part.mean_entropy)))
-            parts[-1] = jax.tree.map(np.asarray, parts[-1])
+            of_batch = key if consistent else fold_in(key, "batch", b)
+            part = jax.tree.map(np.asarray, mc_dropout(predict, of_batch, x, num_samples, **options))
+            parts.append(part.replace(entropies=jax.tree.map(_each, part.mean, part.entropies)))
             bar.advance(task)
     if not parts:
         raise ValueError("batches is empty, but at least one batch of inputs is needed.")
-    mean, variance, entropy = (
+    mean, std, entropies = (
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *(getattr(part, name) for part in parts))
-        for name in ("mean", "variance", "mean_entropy")
+        for name in ("mean", "std", "entropies")
     )
     taken = [part.num_samples for part in parts]
     if options.get("tolerance") is None:
-        return MCPrediction(mean, variance, entropy, int(taken[0]))
+        return MCPrediction(mean, std, int(taken[0]), entropies)
     sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]
-    return MCPrediction(mean, variance, entropy, np.repeat(taken, sizes))
+    return MCPrediction(mean, std, np.repeat(taken, sizes), entropies)
 
 
-def _each(mean, entropy):
-    """An entropy an input: NaN where an input's output is one number, and no distribution."""
+def _each(mean, entropies):
+    """An entropy an input: none where an input's output is one number, and no distribution."""
     if mean.ndim == 0:
         raise ValueError(
             "predict returned one number for a batch, but the first axis of its outputs must be the batch's: "
             "return an output an input."
         )
-    return np.full(len(mean), np.nan) if mean.ndim == 1 else entropy
+    return jax.tree.map(lambda entropy: np.zeros(len(mean), entropy.dtype) if mean.ndim == 1 else entropy, entropies)

@@ -1,10 +1,15 @@
 """What the Monte Carlo toolbox takes: concrete bad values raise, also under a trace; traced ones become NaN."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdrop._checks import at_least_float32, is_concrete
+from jdrop._checks import at_least_float32, is_concrete, to_array
+
+# How far from 1 the sum of probabilities may lie: they may have been rounded to bfloat16, also where they came upcast.
+ROUNDING = 2.0**-7
 
 
 def require(array, valid, message) -> jax.Array:
@@ -38,10 +43,7 @@ def as_array(name, value, *axes) -> jax.Array:
       value: an array, a number or nested lists of them.
       axes: the names of the axes that it must have, "..." for any number; no matter which if there are none.
     """
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is a {type(value).__name__}, but an array of real numbers is needed.") from None
+    array = to_array(name, value)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} has dtype {array.dtype}, but real numbers are needed: {name}.astype(jnp.float32).")
     if not array.size:
@@ -50,7 +52,9 @@ def as_array(name, value, *axes) -> jax.Array:
     if array.ndim < least or (axes and array.ndim > least and "..." not in axes):
         advice = f"{name}[None] adds a first axis" if array.ndim < least else "index the others, or map over them"
         raise ValueError(f"{name} has shape {array.shape}, but ({', '.join(axes)}) is needed: {advice}.")
-    return array.astype(at_least_float32(array.dtype))
+    dtype = jax.dtypes.canonicalize_dtype(at_least_float32(array.dtype))
+    with np.errstate(over="ignore"):
+        return jnp.asarray(array.astype(dtype))  # a float before it is JAX's, which would wrap integers of 64 bits
 
 
 def as_finite(name, value, *axes) -> jax.Array:
@@ -88,6 +92,14 @@ def as_fraction(name, value, *, zero) -> jax.Array:
         )
 
 
+def decimal_of(value) -> Fraction:
+    """The number that a concrete level means: 1/10 for 0.1 and for 1 - 0.9, in whatever precision it was computed."""
+    dtype = getattr(value, "dtype", np.dtype(float))
+    exact = Fraction(float(value))
+    near = exact.limit_denominator(10**6)
+    return near if abs(near - exact) <= 4 * Fraction(float(jnp.finfo(dtype).eps)) else exact
+
+
 def as_sampled(outputs, targets, name="targets") -> tuple[jax.Array, ...]:
     """Finite outputs (num_samples, ...) and targets (...), in one dtype."""
     outputs, targets = as_finite("outputs", outputs, "num_samples", "..."), as_finite(name, targets)
@@ -102,7 +114,7 @@ def as_sampled(outputs, targets, name="targets") -> tuple[jax.Array, ...]:
 def as_probabilities(probabilities, *axes) -> jax.Array:
     """Class probabilities with these axes, (..., classes) if none are given.
 
-    They must not be negative, and sum to 1 within the square root of float32's precision, or a coarser dtype's own.
+    They must not be negative, and sum to 1 within `tolerance_of` their dtype.
     """
     axes = axes or ("...", "classes")
     with jax.ensure_compile_time_eval():
@@ -112,9 +124,7 @@ def as_probabilities(probabilities, *axes) -> jax.Array:
                 f"probabilities has shape {array.shape}, but ({', '.join(axes)}) with at least 2 classes is needed: "
                 "write jnp.stack([1 - p, p], -1) for the probability p of a binary label."
             )
-        given = getattr(probabilities, "dtype", array.dtype)
-        coarse = jnp.issubdtype(given, jnp.floating) and jnp.finfo(given).bits < 32
-        tolerance = float(jnp.finfo(given if coarse else jnp.float32).eps) ** 0.5
+        given = to_array("probabilities", probabilities).dtype
 
         def message(bad, at):
             row = np.asarray(array[at[:-1]])
@@ -123,7 +133,12 @@ def as_probabilities(probabilities, *axes) -> jax.Array:
                 "and must sum to 1 over the last axis: write jax.nn.softmax(logits)."
             )
 
-        return require(array, on_simplex(array, tolerance), message)
+        return require(array, on_simplex(array, tolerance_of(given)), message)
+
+
+def tolerance_of(dtype) -> float:
+    """How far from 1 the sum of probabilities of a dtype may lie."""
+    return max(ROUNDING, float(jnp.finfo(dtype).eps) ** 0.5) if jnp.issubdtype(dtype, jnp.floating) else ROUNDING
 
 
 @jax.jit
@@ -143,9 +158,7 @@ def with_labels(rows, labels, shape, name="probabilities") -> tuple[jax.Array, j
 
     A traced label out of range turns its row into NaN.
     """
-    classes = rows.shape[-1]
-    if not isinstance(labels, jax.Array):
-        labels = np.asarray(labels)  # not jnp: it wraps integers that do not fit
+    classes, labels, integer = rows.shape[-1], to_array("labels", labels), jax.dtypes.canonicalize_dtype(int)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f"labels has dtype {labels.dtype}, but integers are needed: write labels.astype(int), or labels.argmax(-1) "
@@ -157,6 +170,9 @@ def with_labels(rows, labels, shape, name="probabilities") -> tuple[jax.Array, j
             f"and {name} averaged over their samples where only a mean is taken."
         )
     with jax.ensure_compile_time_eval():
+        # Compared as they are by NumPy, and by JAX in 32 bits, since 8 hold no number of 256 classes.
+        if isinstance(labels, jax.Array) and labels.dtype.itemsize < 4:
+            labels = labels.astype(jnp.int32)
         valid = (labels >= 0) & (labels < classes)
         if is_concrete(valid):
             require(
@@ -167,8 +183,8 @@ def with_labels(rows, labels, shape, name="probabilities") -> tuple[jax.Array, j
                     "number the classes from 0, and drop the examples without a label."
                 ),
             )
-            return rows, jnp.asarray(labels).astype(int)
-    return jnp.where(valid[..., None], rows, jnp.nan), jnp.asarray(labels).astype(int)
+            return rows, jnp.asarray(labels.astype(integer))
+    return jnp.where(valid[..., None], rows, jnp.nan), labels.astype(integer)
 
 
 def matching(**arrays) -> tuple[jax.Array, ...]:

@@ -101,11 +101,12 @@ def _weighted(outputs, weights):
             )
         weights = require(
             weights,
-            (weights >= 0) & (weights.sum() > 0),
+            (weights >= 0) & (weights > 0).any(),
             lambda bad, at: (
                 f"weights is {bad} at {at}, but they must not be negative nor all 0: write those of "
                 "jdrop.mc.all_masks(width, rate)."
             ),
         )
     outputs, weights = one_dtype(outputs, weights)
+    weights = weights / weights.max()  # whose sum neither overflows nor vanishes
     return outputs, (weights / weights.sum()).reshape(-1, *(1,) * (outputs.ndim - 1))

@@ -3,18 +3,19 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jdrop._compat import zeros_of
 from jdrop._checks import as_size, at_least_float32, is_concrete
 from jdrop._types import Predict, PyTree
-from jdrop.mc._checks import on_simplex
-from jdrop.mc._sampling import as_arguments, as_partial, in_chunks, on_mesh, warn_if_equal, warn_if_not_finite
-from jdrop.mc.uncertainty import entropy
+from jdrop.mc._checks import on_simplex, tolerance_of
+from jdrop.mc._sampling import as_arguments, in_chunks, warn_if_equal, warn_if_not_finite
+from jdrop.mc.uncertainty._classification import entropy_of, relative_entropy
 
 _STEP = 10  # samples after which a tolerance looks at their spread
 
@@ -24,7 +25,7 @@ class MCPrediction(struct.PyTreeNode):
 
     Attributes:
       mean: mean over the samples, ``(1/S) sum_i y_i``; the shape (or tree) of one output, at least float32.
-      variance: variance over the samples, ``(1/S) sum_i (y_i - mean)**2``.
+      std: standard deviation over the samples, ``sqrt((1/S) sum_i (y_i - mean)**2)``.
       num_samples: the number of samples S.
 
     Paper:
@@ -32,50 +33,74 @@ class MCPrediction(struct.PyTreeNode):
     """
 
     mean: Any
-    variance: Any
-    mean_entropy: Any  # NaN where the outputs are not probabilities; read through `expected_entropy`
+    std: Any
     num_samples: Any  # int; of batches with a tolerance, one an input
+    entropies: Any  # an `Entropies` for each array of `mean`; read through the properties below
+
+    @property
+    def variance(self) -> PyTree:
+        """Variance over the samples, ``std**2``; it overflows or vanishes before `std` does."""
+        return jax.tree.map(jnp.square, self.std)
 
     @property
     def standard_error(self) -> PyTree:
-        """Standard error of the mean, ``sqrt(variance / (S - 1))``; NaN for one sample."""
+        """Standard error of the mean, ``std / sqrt(S - 1)``; NaN for one sample."""
 
-        def error(variance):
-            count = jnp.asarray(self.num_samples, variance.dtype)
-            return jnp.sqrt(variance / (count.reshape(*count.shape, *(1,) * (variance.ndim - count.ndim)) - 1))
+        def error(std):
+            count = jnp.asarray(self.num_samples, std.dtype)
+            return std / jnp.sqrt(count.reshape(*count.shape, *(1,) * (std.ndim - count.ndim)) - 1)
 
-        return jax.tree.map(error, self.variance)
+        return jax.tree.map(error, self.std)
 
     @property
     def predictive_entropy(self) -> PyTree:
-        """Total uncertainty ``H[mean]`` in nats, over the last axis of class probabilities."""
-        return jax.tree.map(
-            lambda mean, aleatoric: jnp.where(jnp.isnan(aleatoric), jnp.nan, entropy(mean)),
-            self.mean,
-            self.expected_entropy,
-        )
+        """Total uncertainty ``H[mean]`` in nats, over the last axis of class probabilities; see `expected_entropy`."""
+        return self._read(lambda mean, found: entropy_of(jnp.where(found.known[..., None], mean, 0)))
 
     @property
     def expected_entropy(self) -> PyTree:
         """Aleatoric uncertainty ``(1/S) sum_i H[y_i]`` in nats, over the last axis of class probabilities.
 
+        NaN where a row's samples are not all probabilities (finite, not negative, and of sum 1 on the last axis).
+
         Raises:
-          ValueError: the outputs are not probabilities (NaN instead under a trace).
+          ValueError: no row of any output is (NaN instead under a trace).
         """
-        for leaf in jax.tree.leaves(self.mean_entropy):
-            if is_concrete(leaf) and bool(jnp.isnan(leaf).any()):
+        return self._read(lambda mean, found: found.expected)
+
+    @property
+    def mutual_information(self) -> PyTree:
+        """Epistemic uncertainty ``H[mean] - (1/S) sum_i H[y_i]`` in nats, at least 0 (Houlsby et al. 2011).
+
+        See `expected_entropy`.
+        """
+        return self._read(lambda mean, found: found.information)
+
+    def _read(self, read):
+        """What `read(mean, entropies)` gives of each output, NaN where that has no entropy."""
+        is_entropies = lambda node: isinstance(node, Entropies)
+        known = [found.known for found in jax.tree.leaves(self.entropies, is_leaf=is_entropies)]
+        if all(is_concrete(each) for each in known) and not any(np.asarray(each).any() for each in known if each.size):
+            if any(each.size for each in known):
                 raise ValueError(
                     "the samples are not probabilities (on the last axis they must be finite, not negative, and sum to "
                     "1), so they have no entropy: pass transform=jax.nn.softmax to mc_dropout if they are logits."
                 )
-        return self.mean_entropy
 
-    @property
-    def mutual_information(self) -> PyTree:
-        """Epistemic uncertainty ``H[mean] - (1/S) sum_i H[y_i]`` in nats, never negative (Houlsby et al. 2011)."""
-        return jax.tree.map(
-            lambda total, aleatoric: jnp.maximum(total - aleatoric, 0), self.predictive_entropy, self.expected_entropy
-        )
+        def of_output(mean, found):
+            if is_concrete(found.known) and np.asarray(found.known).all():
+                return read(mean, found)
+            return jnp.where(found.known, read(mean, found), jnp.nan)
+
+        return jax.tree.map(of_output, self.mean, self.entropies, is_leaf=is_entropies)
+
+
+class Entropies(struct.PyTreeNode):
+    """The entropies of one output, over its last axis."""
+
+    expected: Any  # the mean of the samples'
+    information: Any  # that of the mean less the mean of the samples'
+    known: Any  # whether all samples were probabilities; the others are 0 where not, since NaN would be an error
 
 
 def mc_dropout(
@@ -85,6 +110,7 @@ def mc_dropout(
     num_samples: int | None = None,
     *,
     transform: Callable[[Any], Any] | None = None,
+    consistent: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     tolerance: float | None = None,
@@ -97,11 +123,13 @@ def mc_dropout(
     for the result, which it looks at to warn.
 
     Args:
-      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
+      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make;
+        see `jdrop.mc.samples` for what it may close over.
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes.
       num_samples: how many passes S, at least 1; None takes 100, or as many as `tolerance` needs.
       transform: a function of each sample, such as `jax.nn.softmax` where the outputs are logits.
+      consistent: whether all examples share the masks of a sample, see `jdrop.mc.samples`.
       chunk_size: how many passes run at once, see `jdrop.mc.samples`.
       mesh: a `jax.sharding.Mesh`, see `jdrop.mc.samples`.
       tolerance: takes ten passes after ten others, until the standard error of every mean is at most this; a positive
@@ -128,12 +156,9 @@ def mc_dropout(
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
-    if transform is not None and not callable(transform):
-        raise TypeError(f"transform is {transform!r}, but a function is needed: write transform=jax.nn.softmax.")
-    predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
     auto, limit = tolerance is not None, _most_samples(num_samples, tolerance, max_samples)
-    predict = predict if transform is None else jax.tree_util.Partial(_transformed, as_partial(transform), predict)
-    result = _stream(predict, key, on_mesh(x, mesh), np.float32(tolerance or 0), limit, chunk_size, mesh, auto)
+    predict, key, x, chunk_size, mesh = as_arguments(predict, key, x, consistent, chunk_size, mesh, transform)
+    result = _stream(predict, key, x, np.float32(tolerance or 0), limit, chunk_size, mesh, auto)
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves(result)):
         return result if auto else result.replace(num_samples=limit)
     taken = int(result.num_samples)
@@ -146,7 +171,7 @@ def mc_dropout(
                 "max_samples or the tolerance.",
                 stacklevel=2,
             )
-    leaves = [leaf for leaf in jax.tree.leaves(result.variance) if leaf.size]
+    leaves = [leaf for leaf in jax.tree.leaves(result.std) if leaf.size]
     warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))
     warn_if_equal(taken, bool(leaves) and not any(bool((leaf != 0).any()) for leaf in leaves))
     return result
@@ -169,10 +194,6 @@ def _most_samples(num_samples, tolerance, max_samples):
     return as_size("max_samples", max_samples, write=10_000)
 
 
-def _transformed(transform, predict, key, x):
-    return transform(predict(key, x))
-
-
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
     """The moments of all samples, a chunk of them after another."""
@@ -187,14 +208,14 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
             stop = jnp.minimum(start + np.uint32(step), np.uint32(num_samples))
             if chunk >= step:
                 return of_chunk(start, stop)
-            zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_chunk, start, stop))
+            zero = jax.tree.map(zeros_of, jax.eval_shape(of_chunk, start, stop))
             starts = start + jnp.arange(0, step, chunk, dtype=jnp.uint32)
             return jax.lax.scan(lambda sums, at: (_merged(sums, of_chunk(at, stop)), None), zero, starts)[0]
 
         def goes_on(moments):
-            count = moments[0]
-            bound = tolerance**2 * count * (count - 1)
-            precise = jnp.stack([(leaf <= bound).all() for leaf in jax.tree.leaves(moments[2])]).all()
+            count = moments.count
+            bound = tolerance * jnp.sqrt(count * (count - 1))
+            precise = jnp.stack([(leaf <= bound).all() for leaf in jax.tree.leaves(moments.root)]).all()
             return (count < num_samples) & ~precise
 
         moments = of_step(jnp.uint32(0))
@@ -202,53 +223,97 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
             return moments
 
         def add(moments):
-            return _merged(moments, of_step(moments[0].astype(jnp.uint32)))
+            return _merged(moments, of_step(moments.count.astype(jnp.uint32)))
 
         return jax.lax.while_loop(goes_on, add, moments)
 
-    count, mean, square, aleatoric = in_chunks(moments_of, predict, key, x, step, chunk_size, mesh)
-    variance = jax.tree.map(lambda q: q / count.astype(q.dtype), square)
-    return MCPrediction(mean, variance, aleatoric, count.astype(jnp.uint32))
+    moments = in_chunks(moments_of, predict, key, x, step, chunk_size, mesh)
+    count = moments.count
+    mean = jax.tree.map(lambda first, low: first + low, moments.first, moments.low)
+    std = jax.tree.map(lambda root: root / jnp.sqrt(count.astype(root.dtype)), moments.root)
+    return MCPrediction(mean, std, count.astype(jnp.uint32), moments.entropies)
 
 
-def _moments(drawn, taken):
-    """(count, means, sums of squared deviations, mean entropies) of those of the samples that are `taken`."""
+class _Moments(NamedTuple):
+    """Of a set of samples. No number is a small difference of large ones, nor a square."""
+
+    count: Any  # float32
+    first: Any  # the first sample
+    low: Any  # the mean less that
+    root: Any  # the root of the sum of squared deviations from the mean
+    entropies: Any
+
+
+def _moments(drawn, taken) -> _Moments:
+    """The moments of those of the samples that are `taken`, of which the first is one."""
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):
         raise TypeError(
             f"predict returned {jax.tree.map(lambda leaf: leaf.dtype, drawn)}, but mc_dropout averages "
             "floating-point arrays: return these, or draw any outputs with jdrop.mc.samples."
         )
-    entropies = jax.tree.map(jax.vmap(_entropy_of_one), drawn)
-    drawn = jax.tree.map(lambda leaf: leaf.astype(at_least_float32(leaf.dtype)), drawn)
-
-    def total(leaf):
-        return jnp.where(taken.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype)).sum(0)
-
     count = taken.sum(dtype=jnp.float32)
-    average = functools.partial(jax.tree.map, lambda leaf: total(leaf) / count.astype(leaf.dtype))
-    mean = average(drawn)
-    return count, mean, jax.tree.map(lambda y, m: total((y - m) ** 2), drawn, mean), average(entropies)
+
+    def of_taken(leaf):
+        return jnp.where(taken.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype))
+
+    def average(leaf):
+        return of_taken(leaf).sum(0) / count.astype(leaf.dtype)
+
+    def root(deviation):
+        deviation = of_taken(deviation)
+        largest = jax.lax.stop_gradient(jnp.abs(deviation).max(0))
+        unit = jnp.where(largest == 0, 1, largest)
+        square = ((deviation / unit[None]) ** 2).sum(0)
+        positive = jnp.where(largest == 0, 1, square)  # whose root has a derivative
+        return jnp.where(largest == 0, 0, unit * jnp.sqrt(positive))
+
+    def entropies(leaf):
+        wide = leaf.astype(at_least_float32(leaf.dtype))
+        if leaf.ndim == 1:
+            return Entropies(jnp.zeros((), wide.dtype), jnp.zeros((), wide.dtype), jnp.zeros((), bool))
+        each = on_simplex(wide, tolerance_of(leaf.dtype)) | ~taken.reshape(-1, *(1,) * (leaf.ndim - 1))
+        known = each.all(0)
+        p = jnp.where(known[None], wide, jnp.zeros((), wide.dtype))
+        information = relative_entropy(p, average(p)[None])
+        return Entropies(average(entropy_of(p)), average(information), known[..., 0])
+
+    found = jax.tree.map(entropies, drawn)
+    drawn = jax.tree.map(lambda leaf: leaf.astype(at_least_float32(leaf.dtype)), drawn)
+    first = jax.tree.map(lambda leaf: leaf[0], drawn)
+    drawn = jax.tree.map(lambda leaf, first: leaf - first[None], drawn, first)
+    low = jax.tree.map(average, drawn)
+    return _Moments(count, first, low, jax.tree.map(lambda y, m: root(y - m[None]), drawn, low), found)
 
 
-def _merged(these, those):
+def _merged(these: _Moments, those: _Moments) -> _Moments:
     """The moments of two sets of samples together (Chan, Golub & LeVeque 1979); the second is not empty."""
-    (n, *_), (m, *_) = these, those
+    n, m = these.count, those.count
     share = m / (n + m)
+    first = jax.tree.map(lambda a, b: jnp.where(n > 0, a, b), these.first, those.first)
+    gap = jax.tree.map(
+        lambda first, a, b_first, b: jnp.where(n > 0, (b_first - first) + b - a, b),
+        first, these.low, those.first, those.low,
+    )  # fmt: skip
+    low = jax.tree.map(lambda a, gap: a + gap * share.astype(a.dtype), these.low, gap)
 
-    def mean(a, b):
-        return a + (b - a) * share.astype(a.dtype)
+    def root(q, r, gap):
+        return jnp.hypot(jnp.hypot(q, r), jnp.abs(gap) * jnp.sqrt(n * share).astype(q.dtype))
 
-    def square(q, r, a, b):
-        return q + r + (b - a) ** 2 * (n * share).astype(q.dtype)
+    def entropies(a, b, of_a, of_b, mean):
+        known = jnp.where(n > 0, of_a.known, True) & of_b.known
+        a, b, mean = (jnp.where(known[..., None], p, jnp.zeros((), p.dtype)) if p.ndim else p for p in (a, b, mean))
+        of = share.astype(mean.dtype)
+        expected = of_a.expected + (of_b.expected - of_a.expected) * of
+        if not mean.ndim:
+            return Entropies(expected, expected, known)
+        apart_a, apart_b = (relative_entropy(p, mean) for p in (a, b))
+        information = (1 - of) * (of_a.information + apart_a) + of * (of_b.information + apart_b)
+        return Entropies(*(jnp.where(known, e, jnp.zeros((), e.dtype)) for e in (expected, information)), known)
 
-    means, aleatoric = (jax.tree.map(mean, these[i], those[i]) for i in (1, 3))
-    return n + m, means, jax.tree.map(square, these[2], those[2], these[1], those[1]), aleatoric
-
-
-def _entropy_of_one(sample):
-    """The entropy over the last axis, NaN where that holds something other than probabilities."""
-    tolerance = float(jnp.finfo(sample.dtype).eps) ** 0.5
-    sample = sample.astype(at_least_float32(sample.dtype))
-    if sample.ndim == 0:
-        return jnp.full((), jnp.nan, sample.dtype)
-    return jnp.where(on_simplex(sample, tolerance)[..., 0], entropy(sample), jnp.nan)
+    mean_of = functools.partial(jax.tree.map, lambda first, low: first + low)
+    found = jax.tree.map(
+        entropies,
+        mean_of(these.first, these.low), mean_of(those.first, those.low),
+        these.entropies, those.entropies, mean_of(first, low),
+    )  # fmt: skip
+    return _Moments(n + m, first, low, jax.tree.map(root, these.root, those.root, gap), found)

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jdrop._checks import as_size, is_concrete
+from jdrop._checks import as_bool, as_size, count_examples, is_concrete, refuse_masked
 from jdrop._keys import as_typed_key, fold_in
 from jdrop._types import Predict, PyTree
+from jdrop.mc._programs import as_program, inner_programs
 
 _CACHE = 2**22  # bytes of the largest array of a chunk on a CPU: what stays in the cache is faster
 _MEMORY = 2**30  # bytes of it on an accelerator, where nothing is known of the free memory
 _BATCH_AXES = ("batch", "data")
+_SYMBOLIC = 256  # taken for the size of an axis that is not known yet
 
 
 def samples(
@@ -23,6 +25,7 @@ def samples(
     x: PyTree,
     num_samples: int = 100,
     *,
+    consistent: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> PyTree:
@@ -33,10 +36,15 @@ def samples(
     rows a library multiplies at once. What `predict` computes before its first use of the key is computed once.
 
     Args:
-      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
+      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make. It
+        is traced at each call, with the values that it then closes over, and compiled again only if its program has
+        changed. (In a `jax.tree_util.Partial` the arrays alone may change; in a function of `jax.jit` nothing may.)
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes, an array or a tree of arrays.
       num_samples: how many passes, at least 1.
+      consistent: True has all examples, the first axis of `x` and of the outputs, share the masks of a sample, which
+        is then one function of its input: for what joins examples, such as `jdrop.mc.acquisition.batch_bald` and the
+        lines of `jdrop.mc.plots.regression_band`. Each example is a batch of one of its own.
       chunk_size: how many passes run at once, at least 1, which bounds the memory; None takes as many as keep an
         array within the cache of a CPU, or all arrays within the free memory of an accelerator. With 1 the passes run
         one after another, each by the products of a single pass.
@@ -62,13 +70,13 @@ def samples(
     Paper:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
-    predict, key, chunk_size, mesh = as_arguments(predict, key, chunk_size, mesh)
-    outputs = _samples(predict, key, on_mesh(x, mesh), as_size("num_samples", num_samples, write=100), chunk_size, mesh)
+    predict, key, x, chunk_size, mesh = as_arguments(predict, key, x, consistent, chunk_size, mesh)
+    outputs = _samples(predict, key, x, as_size("num_samples", num_samples, write=100), chunk_size, mesh)
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size]
     if leaves and all(is_concrete(leaf) for leaf in leaves):
         inexact = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in inexact))
-        warn_if_equal(num_samples, all(bool((leaf == leaf[0]).all()) for leaf in leaves))
+        warn_if_equal(num_samples, all(bool((leaf == leaf[:1]).all()) for leaf in leaves))
     return outputs
 
 
@@ -121,20 +129,21 @@ def _free_memory() -> int:
 
 def _largest(jaxpr) -> int:
     """Bytes of the largest array that a program computes."""
-    largest = 0
-    for equation in jaxpr.eqns:
-        arrays = [var.aval for var in equation.outvars if hasattr(var.aval, "dtype")]
-        inner = [sub for sub in jax.tree.leaves(list(equation.params.values())) if hasattr(sub, "eqns")]
-        largest = max(
-            largest, *(a.size * a.dtype.itemsize for a in arrays), *(_largest(getattr(s, "jaxpr", s)) for s in inner)
-        )
-    return largest
+    programs = [jaxpr, *(inner.jaxpr for inner in inner_programs(jaxpr))]
+    results = [var.aval for program in programs for equation in program.eqns for var in equation.outvars]
+    return max((_elements(aval.shape) * aval.dtype.itemsize for aval in results if hasattr(aval, "dtype")), default=0)
 
 
-def as_arguments(predict, key, chunk_size, mesh):
+def _elements(shape) -> int:
+    return math.prod(size if isinstance(size, int) else _SYMBOLIC for size in shape)
+
+
+def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
     """The arguments that all of Monte Carlo sampling shares, checked."""
     if not callable(predict):
         raise TypeError(f"predict is a {type(predict).__name__}, but a function (key, x) -> outputs is needed.")
+    if transform is not None and not callable(transform):
+        raise TypeError(f"transform is {transform!r}, but a function is needed: write transform=jax.nn.softmax.")
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh is a {type(mesh).__name__}, but a jax.sharding.Mesh is needed: "
@@ -143,7 +152,46 @@ def as_arguments(predict, key, chunk_size, mesh):
     if mesh is not None:  # its axes may be explicit, jax.make_mesh's default; XLA is to lay out the inside of predict
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     chunk_size = None if chunk_size is None else as_size("chunk_size", chunk_size, write=10)
-    return as_partial(predict), as_typed_key(key), chunk_size, mesh
+    key = as_typed_key(key)
+    refuse_masked("x", x)
+    x = on_mesh(x, mesh)
+    # What is a Partial stays one, which as_program leaves alone.
+    wrap = jax.tree_util.Partial if isinstance(predict, jax.tree_util.Partial) else functools.partial
+    for layer in (_outputs, _consistent) if as_bool("consistent", consistent) else (_outputs,):
+        predict = wrap(layer, predict)
+    predict = as_program(predict, key, x)
+    if transform is not None:
+        transform = as_program(transform, jax.eval_shape(_outputs, predict, key, x))
+        predict = jax.tree_util.Partial(_transformed, transform, predict)
+    return predict, key, x, chunk_size, mesh
+
+
+def _outputs(predict, key, x):
+    outputs = predict(key, x)
+    if not jax.tree.leaves(outputs) or not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(outputs)):
+        raise TypeError(f"predict returned {outputs!r}, but an array or a tree of arrays is needed: return the outputs.")
+    return outputs
+
+
+def _consistent(predict, key, x):
+    """Each example as a batch of one, with the key of all: so all have the masks that a batch of one has."""
+
+    def of_one(example):
+        outputs = predict(key, jax.tree.map(lambda leaf: leaf[None], example))
+        for leaf in jax.tree.leaves(outputs):
+            if leaf.shape[:1] != (1,):
+                raise ValueError(
+                    f"predict returned an array of shape {leaf.shape} for a batch of one example, but with "
+                    "consistent=True the first axis of its outputs must be the examples': return an output an input."
+                )
+        return jax.tree.map(lambda leaf: leaf[0], outputs)
+
+    count_examples("x", x)
+    return jax.vmap(of_one)(jax.tree.map(jnp.asarray, x))
+
+
+def _transformed(transform, predict, key, x):
+    return transform(predict(key, x))
 
 
 def on_mesh(x, mesh):
@@ -163,11 +211,6 @@ def on_mesh(x, mesh):
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(axes) if parts > 1 else PartitionSpec()))
 
     return jax.tree.map(place, x)
-
-
-def as_partial(function):
-    """`function` as a pytree: the arrays of a `Partial` are traced, anything else is part of its identity."""
-    return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
 
 
 def warn_if_equal(num_samples, equal: bool):

@@ -9,17 +9,6 @@ from jax import lax
 from jdrop._keys import fold_in
 
 
-def count_examples(
-    data, what="data", but="all need the same one, the examples, of at least 1: give arrays, not lists of numbers."
-) -> int:
-    """The examples in a tree of arrays: the size of their common first axis."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
-    sizes = sorted({shape[0] if shape else 0 for shape in shapes})
-    if len(sizes) != 1 or sizes[0] == 0:
-        raise ValueError(f"{what} has arrays with first axes of {sizes}, but {but}")
-    return sizes[0]
-
-
 def epoch_order(root, epoch, examples):
     """The order of an epoch's examples, shape (examples,), or one for each of a stack of keys."""
     return np.asarray(_order(root, np.int32(epoch), examples))

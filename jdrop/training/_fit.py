@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jdrop._checks import as_size
+from jdrop._checks import as_size, count_examples
 from jdrop._types import PyTree
 from jdrop.training._checkpoints import Checkpoints
-from jdrop.training._data import count_examples, epoch_order
+from jdrop.training._data import epoch_order
 from jdrop.training._interrupt import interrupts
 from jdrop.training._layout import keep_layout, on_devices, own, replicated
 from jdrop.training._log import Reporter, open_log
@@ -115,7 +115,7 @@ def fit(
       >>> len(history["loss"])
       2
     """
-    examples, shown = count_examples(data), progress and jax.process_index() == 0
+    examples, shown = count_examples("data", data), progress and jax.process_index() == 0
     epochs, batch_size = as_size("epochs", epochs, 0, write=10), as_size("batch_size", batch_size, write=32)
     if batch_size > examples:
         raise ValueError(

@@ -3,10 +3,11 @@
 import contextlib
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+from jdrop import _progress
 
 REFRESH = 0.25  # seconds; drawing takes milliseconds that the steps would like to have
 
@@ -31,7 +32,7 @@ def progress_bar(first, end, batch_size, shown):
         TextColumn("{task.fields[news]}", markup=False, table_column=rest),
     )
     drawn = 0.0
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, disable=not shown, expand=True) as bar:
+    with _progress.progress_bar(shown, *columns, auto_refresh=False, expand=True) as bar:
         fields = {"first": first, "batch_size": batch_size, "news": ""}
         task = bar.add_task("training", total=end, completed=first, **fields)
 

@@ -10,9 +10,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jdrop._checks import as_size
+from jdrop._checks import as_size, count_examples
 from jdrop._keys import fold_in
-from jdrop.training._data import count_examples
 from jdrop.training._state import TrainState, without_weak_types
 
 
@@ -190,8 +189,8 @@ def _cut(batch, count):
 
 def _count_examples(batch) -> int:
     return count_examples(
-        batch,
         "the batch",
+        batch,
         "accumulate and per_example need one and the same: the examples, at least 1. Repeat what all examples share, "
         "or let loss_fn close over it.",
     )

@@ -1,16 +1,18 @@
 """A batch of examples, each for what its label adds to those of the others."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_size
+from jdrop._checks import as_size, is_concrete
 from jdrop._keys import as_typed_key
 from jdrop.mc._checks import as_probabilities
 from jdrop.mc.acquisition._scores import as_batch_size
-from jdrop.mc.uncertainty import entropy
+from jdrop.mc.uncertainty._classification import entropy_of
 
 
 def batch_bald(
@@ -22,6 +24,9 @@ def batch_bald(
     mutual information with the parameters w of the S samples. The expectation over the labels of the picked examples is
     exact as long as these have at most `num_configurations` configurations, classes**t, and an average over that many
     random ones from there on.
+
+    Sample s must be one function over the whole pool, or copies of one input would count as news: draw it by
+    ``jdrop.mc.samples(..., consistent=True)``, since by default each example has masks of its own.
 
     Args:
       key: a PRNG key, shape (), for the random configurations.
@@ -39,9 +44,14 @@ def batch_bald(
       ValueError: empty input, not probabilities, another number of axes, k outside [1, n], or num_configurations
         below 1.
 
+    Warns:
+      UserWarning: the samples of different examples are as uncorrelated as those of masks of their own.
+
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
-      >>> probabilities = jax.nn.softmax(jax.random.normal(jax.random.key(0), (20, 50, 3)))
+      >>> pool, kernel = jax.random.normal(jax.random.key(0), (50, 8)), jax.random.normal(jax.random.key(1), (8, 3))
+      >>> predict = lambda key, x: jax.nn.softmax(jdrop.dropout(key, x, 0.5) @ kernel)
+      >>> probabilities = jdrop.mc.samples(predict, jax.random.key(2), pool, 20, consistent=True)
       >>> indices, information = jdrop.mc.acquisition.batch_bald(jax.random.key(1), probabilities, 4)
       >>> indices.shape, information.shape
       ((4,), (4,))
@@ -52,13 +62,38 @@ def batch_bald(
     """
     p = as_probabilities(probabilities, "num_samples", "n", "classes")
     k = as_batch_size(k, p.shape[1])
+    if is_concrete(p) and _looks_independent(np.asarray(p, np.float64)):
+        warnings.warn(
+            "the samples of different examples are uncorrelated, as if each example had masks of its own, but BatchBALD "
+            "needs samples that are one function over the pool: write jdrop.mc.samples(..., consistent=True).",
+            stacklevel=2,
+        )
     return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations, write=10_000))
+
+
+def _looks_independent(p) -> bool:
+    """Whether the correlations between examples, over the samples, are no larger than chance makes them.
+
+    Of independent examples the squared correlations have a mean of 1 / (S - 1). Up to 200 examples are looked at.
+    """
+    num_samples, n, _ = p.shape
+    p = p[:, :: -(-n // 200)]
+    varied = p.var(0)
+    label = varied.argmax(-1)  # of each example the class whose probability varies most
+    z = np.take_along_axis(p, label[None, :, None], -1)[..., 0]
+    z = (z - z.mean(0))[:, z.std(0) > 1e-6]
+    n = z.shape[1]
+    if n < 2 or num_samples < 20:  # of few samples all correlations are large
+        return False
+    z = z / np.linalg.norm(z, axis=0)
+    squares = (z.T @ z) ** 2
+    return (squares.sum() - np.trace(squares)) / (n * (n - 1)) * (num_samples - 1) < 2
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _batch_bald(key, p, k, num_configurations):
     num_samples, n, classes = p.shape
-    expected = entropy(p).mean(0)
+    expected = entropy_of(p).mean(0)
     size = min(num_configurations, classes ** (k - 1))
     fits = jnp.array([classes ** (step + 1) <= size for step in range(k)])
 
@@ -69,7 +104,7 @@ def _batch_bald(key, p, k, num_configurations):
     def step(state, inputs):
         posterior, weight, free = state  # (num_samples, size), (size,), (n,)
         key, fits = inputs
-        joint = jax.lax.map(lambda i: (weight * entropy(predicted(posterior, i))).sum(), jnp.arange(n))
+        joint = jax.lax.map(lambda i: (weight * entropy_of(predicted(posterior, i))).sum(), jnp.arange(n))
         gain = joint - expected
         pick = jnp.argmax(jnp.where(free, gain, -jnp.inf))
 

@@ -91,6 +91,5 @@ def prior_tau(rate: ArrayLike, length_scale: ArrayLike, num_examples: int, weigh
     length_scale = as_positive("length_scale", length_scale, "length_scale=1.0")
     weight_decay = as_positive("weight_decay", weight_decay, "weight_decay=1e-4")
     rate, length_scale, weight_decay = one_dtype(rate, length_scale, weight_decay)
-    return (
-        (1 - rate) * length_scale**2 / (2 * as_size("num_examples", num_examples, write="len(x_train)") * weight_decay)
-    )
+    examples = float(as_size("num_examples", num_examples, write="len(x_train)"))
+    return (1 - rate) * length_scale**2 / (2 * examples * weight_decay)

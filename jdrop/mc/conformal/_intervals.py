@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jdrop._checks import is_concrete
@@ -70,9 +69,9 @@ def residual_intervals(
       Lei et al. 2018, "Distribution-free predictive inference for regression".
     """
     mean, std = _regressed(mean, variance)
-    if is_concrete(quantile) and np.any(np.asarray(quantile) < 0):
-        raise ValueError(f"quantile is {quantile}, but a residual is at least 0: pass what residual_quantile returned.")
     quantile = as_quantile(quantile, mean.dtype)
+    if is_concrete(quantile) and quantile < 0:
+        raise ValueError(f"quantile is {quantile}, but a residual is at least 0: pass what residual_quantile returned.")
     width = jnp.where(quantile < 0, jnp.nan, quantile) * std
     return mean - width, mean + width
 

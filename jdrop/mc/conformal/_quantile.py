@@ -2,24 +2,26 @@
 
 import math
 import numbers
-from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdrop._checks import is_concrete
+from jdrop._checks import is_concrete, to_array
+from jdrop.mc._checks import decimal_of
 
 
 def quantile_of(scores, alpha: Any) -> jax.Array:
-    """The ceil((n + 1) (1 - alpha))-th smallest score, with alpha as the decimal that is written."""
-    real = isinstance(alpha, (numbers.Real, np.ndarray, jax.Array))
-    if not real or not is_concrete(alpha) or getattr(alpha, "shape", ()):
+    """The ceil((n + 1) (1 - alpha))-th smallest score."""
+    if alpha is None or isinstance(alpha, str) or not is_concrete(alpha):
         raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
-    if not 0 < float(alpha) < 1:
+    number = to_array("alpha", float(alpha) if isinstance(alpha, numbers.Rational) else alpha)
+    if number.shape or jnp.iscomplexobj(number):
+        raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
+    if not 0 < float(number) < 1:
         raise ValueError(f"alpha is {alpha}, but the probability of a miss lies in (0, 1): write alpha=0.1.")
-    rank = math.ceil((len(scores) + 1) * (1 - Fraction(str(alpha))))
+    rank = math.ceil((len(scores) + 1) * (1 - decimal_of(number)))
     return _ranked(scores, rank)
 
 
@@ -31,8 +33,11 @@ def _ranked(scores, rank):
 
 
 def as_quantile(quantile, dtype):
-    if np.shape(quantile) != ():
-        raise ValueError(f"quantile has shape {np.shape(quantile)}, but one number is needed: see jax.vmap for more.")
+    quantile = to_array("quantile", quantile)
+    if quantile.dtype == bool or jnp.iscomplexobj(quantile):
+        raise TypeError(f"quantile has dtype {quantile.dtype}, but a real number is needed, a score.")
+    if quantile.shape != ():
+        raise ValueError(f"quantile has shape {quantile.shape}, but one number is needed: see jax.vmap for more.")
     if is_concrete(quantile) and np.isnan(quantile):
         raise ValueError("quantile is NaN, but a score of held-out examples is needed: what went into its calibration?")
-    return jnp.asarray(quantile, dtype)
+    return jnp.asarray(quantile.astype(dtype))

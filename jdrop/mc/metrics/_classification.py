@@ -209,7 +209,7 @@ def adaptive_ece(probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 15
       Nixon et al. 2019, "Measuring calibration in deep learning".
     """
     confidences, correct = _top(probabilities, labels)
-    num_bins = as_size("num_bins", num_bins, write=15)
+    num_bins = _as_bins(num_bins)
     last = -(-np.arange(1, num_bins) * confidences.size // num_bins) - 1
     return _error(*_bins(confidences, correct, jnp.sort(confidences)[last]))
 
@@ -256,22 +256,34 @@ def _top(probabilities, labels):
     return probabilities.max(-1).ravel(), (probabilities.argmax(-1) == labels).ravel()
 
 
+def _as_bins(num_bins):
+    num_bins = as_size("num_bins", num_bins, write=15)
+    if num_bins > 2**24:
+        raise ValueError(f"num_bins is {num_bins}, but float32 tells at most 2**24 apart: write num_bins=15.")
+    return num_bins
+
+
 def _equal_width(num_bins, dtype):
     """The inner edges of bins of equal width."""
-    num_bins = as_size("num_bins", num_bins, write=15)
+    num_bins = _as_bins(num_bins)
     return jnp.asarray(np.arange(1, num_bins) / num_bins, dtype)
 
 
 def _bins(confidences, hits, edges):
     """Mean confidence, share of hits and count of bins that are closed on the right; a NaN makes its bin NaN.
 
-    Sums of sums over 1024 examples: adding one example after the other would lose percents of a million in float32.
+    Counts are integers. Confidences are summed as what they are short of the bin's upper edge, and sums of 1024 of them
+    after each other: adding whole ones one by one would lose percents of a million in float32.
     """
-    bins = jnp.searchsorted(edges, confidences, method="compare_all")
-    terms = jnp.stack([confidences, hits.astype(confidences.dtype), jnp.ones_like(confidences)], -1)
-    confidence, hit, count = jax.ops.segment_sum(terms, bins, len(edges) + 1, bucket_size=1024).T
+    bins, num_bins = jnp.searchsorted(edges, confidences), len(edges) + 1
+    upper = jnp.append(edges, jnp.ones(1, edges.dtype))
+    count, hit = (jax.ops.segment_sum(flags.astype(int), bins, num_bins) for flags in (bins >= 0, hits))
+    # Buckets have sums of their own for every bin: for few bins only, or their memory would be the product.
+    buckets = {"bucket_size": 1024} if num_bins <= 1024 else {}
+    missing = jax.ops.segment_sum(upper[bins] - confidences, bins, num_bins, **buckets)
+    count, hit = count.astype(confidences.dtype), hit.astype(confidences.dtype)
     filled = jnp.maximum(count, 1)
-    return confidence / filled, hit / filled, count
+    return jnp.where(count > 0, upper - missing / filled, 0), hit / filled, count
 
 
 def _error(confidence, accuracy, count):

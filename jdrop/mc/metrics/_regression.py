@@ -35,7 +35,10 @@ def rmse(mean: ArrayLike, targets: ArrayLike) -> jax.Array:
       Hyndman & Koehler 2006, "Another look at measures of forecast accuracy".
     """
     mean, targets = matching(mean=as_finite("mean", mean), targets=as_finite("targets", targets))
-    return jnp.sqrt(((mean - targets) ** 2).mean())
+    error = mean - targets
+    largest = jax.lax.stop_gradient(jnp.abs(error).max())
+    unit = jnp.where(largest > 0, largest, 1)  # whose squares neither overflow nor vanish
+    return unit * jnp.sqrt(((error / unit) ** 2).mean())
 
 
 def gaussian_log_likelihood(mean: ArrayLike, variance: ArrayLike, targets: ArrayLike) -> jax.Array:
@@ -94,7 +97,7 @@ def mixture_log_likelihood(
     outputs, targets = as_sampled(outputs, targets)
     precisions, log_precisions = as_noise(tau, log_variance, outputs.shape)
     outputs, targets, precisions, log_precisions = one_dtype(outputs, targets, precisions, log_precisions)
-    densities = (log_precisions - np.log(2 * np.pi).item() - precisions * (targets - outputs) ** 2) / 2
+    densities = (log_precisions - np.log(2 * np.pi).item() - precisions * (targets[None] - outputs) ** 2) / 2
     return jax.scipy.special.logsumexp(densities, axis=0) - np.log(len(outputs)).item()
 
 
@@ -153,7 +156,7 @@ def crps_ensemble(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
       2007, "Verification tools for probabilistic forecasts of continuous hydrological variables".
     """
     outputs, targets = as_sampled(outputs, targets)
-    gaps = jnp.sort(outputs - targets, axis=0)
+    gaps = jnp.sort(outputs - targets[None], axis=0)
     count = len(gaps)
     levels = (jnp.arange(count, dtype=gaps.dtype) + 0.5).reshape(-1, *[1] * targets.ndim) / count
     return (2 * gaps * ((gaps > 0).astype(gaps.dtype) - levels)).mean()
@@ -207,7 +210,7 @@ def pit_ensemble(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
       Gneiting, Balabdaoui & Raftery 2007, "Probabilistic forecasts, calibration and sharpness".
     """
     outputs, targets = as_sampled(outputs, targets)
-    return ((jnp.sign(targets - outputs) + 1) / 2).mean(0)
+    return ((jnp.sign(targets[None] - outputs) + 1) / 2).mean(0)
 
 
 def sharpness(variance: ArrayLike) -> jax.Array:

@@ -1,12 +1,14 @@
 """How well an uncertainty tells the examples apart that should not be trusted: wrong ones, or out of distribution."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import is_concrete
-from jdrop.mc._checks import as_finite, as_fraction
+from jdrop._checks import is_concrete, to_array
+from jdrop.mc._checks import as_finite, as_fraction, decimal_of
 
 
 def auroc(uncertainty: ArrayLike, positive: ArrayLike) -> jax.Array:
@@ -155,16 +157,23 @@ def selective_accuracy(uncertainty: ArrayLike, correct: ArrayLike, coverage: Arr
     Paper:
       Geifman & El-Yaniv 2017, "Selective classification for deep neural networks".
     """
-    coverage = as_fraction("coverage", coverage, zero=False)
-    coverages, risk = risk_coverage(uncertainty, correct)
-    accuracy = 1 - risk[jnp.searchsorted(coverages, coverage.astype(coverages.dtype))]
-    return jnp.where(jnp.isnan(coverage), jnp.nan, accuracy)
+    level = as_fraction("coverage", coverage, zero=False)
+    _, risk = risk_coverage(uncertainty, correct)
+    if is_concrete(level):
+        written = to_array("coverage", coverage)
+        counts = [math.ceil(decimal_of(each) * len(risk)) for each in written.reshape(-1)]
+        return 1 - risk[np.reshape(counts, written.shape) - 1]
+    n = jnp.asarray(len(risk), level.dtype)
+    whole = jnp.round(level * n)  # which rounding must not raise to the next
+    count = jnp.where(jnp.abs(level * n - whole) <= 4 * jnp.finfo(level.dtype).eps * n, whole, jnp.ceil(level * n))
+    accuracy = 1 - risk[jnp.clip(count, 1, n).astype(int) - 1]
+    return jnp.where(jnp.isnan(level), jnp.nan, accuracy)
 
 
 def _pair(uncertainty, flags, name) -> tuple[jax.Array, jax.Array]:
     """An uncertainty and a boolean for each example."""
     uncertainty = as_finite("uncertainty", uncertainty)
-    flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
+    flags = to_array(name, flags)
     if flags.dtype != bool:
         raise TypeError(f"{name} has dtype {flags.dtype}, but booleans are needed: write {name} == 1.")
     if uncertainty.ndim != 1 or flags.shape != uncertainty.shape:

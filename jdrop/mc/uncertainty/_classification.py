@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import at_least_float32
-from jdrop.mc._checks import as_probabilities
+from jdrop.mc._checks import as_array, as_probabilities
 
 
 def entropy(probabilities: ArrayLike) -> jax.Array:
@@ -26,8 +25,10 @@ def entropy(probabilities: ArrayLike) -> jax.Array:
       >>> round(float(jdrop.mc.uncertainty.entropy(jnp.array([0.5, 0.5]))), 3)
       0.693
     """
-    probabilities = jnp.asarray(probabilities)
-    probabilities = probabilities.astype(at_least_float32(probabilities.dtype))
+    return entropy_of(as_array("probabilities", probabilities, "...", "classes"))
+
+
+def entropy_of(probabilities) -> jax.Array:
     positive = jnp.where(probabilities == 0, 1, probabilities)  # whose logarithm has a gradient: at 0 it is taken as 0
     return -(probabilities * jnp.log(positive)).sum(-1)
 
@@ -53,7 +54,7 @@ def predictive_entropy(probabilities: ArrayLike) -> jax.Array:
     Paper:
       Gal 2016, "Uncertainty in deep learning", section 3.3.
     """
-    return entropy(_samples(probabilities).mean(0))
+    return entropy_of(_samples(probabilities).mean(0))
 
 
 def expected_entropy(probabilities: ArrayLike) -> jax.Array:
@@ -77,7 +78,7 @@ def expected_entropy(probabilities: ArrayLike) -> jax.Array:
     Paper:
       Gal 2016, "Uncertainty in deep learning", section 3.3.
     """
-    return entropy(_samples(probabilities)).mean(0)
+    return entropy_of(_samples(probabilities)).mean(0)
 
 
 def mutual_information(probabilities: ArrayLike) -> jax.Array:
@@ -102,7 +103,23 @@ def mutual_information(probabilities: ArrayLike) -> jax.Array:
       Houlsby et al. 2011, "Bayesian active learning for classification and preference learning".
     """
     samples = _samples(probabilities)
-    return jnp.maximum(entropy(samples.mean(0)) - entropy(samples).mean(0), 0)
+    return relative_entropy(samples, samples.mean(0)[None]).mean(0)
+
+
+def relative_entropy(p, q) -> jax.Array:
+    """``sum_c p_c log(p_c / q_c) - p_c + q_c``, each term at least 0 and exact also where p is close to q.
+
+    Its mean over the samples p of a mean q is their mutual information, which as the difference of two entropies
+    would have an absolute error of theirs.
+    """
+    gap = (p - q) / jnp.where(q > 0, q, 1)
+    near = jnp.abs(gap) < 0.25
+    small, large = jnp.where(near, gap, 0), jnp.where(near, 0, gap)
+    series = jnp.zeros_like(gap)
+    for k in reversed(range(2, 13)):  # (1 + d) log(1 + d) - d = sum_(k >= 2) (-d)**k / (k (k - 1))
+        series = 1 / (k * (k - 1)) - small * series
+    terms = jnp.where(near, small**2 * series, jax.scipy.special.xlogy(1 + large, 1 + large) - large)
+    return (q * terms).sum(-1)
 
 
 def variation_ratio(probabilities: ArrayLike) -> jax.Array:
