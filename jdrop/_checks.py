@@ -111,6 +111,18 @@ def as_bool(name, value) -> bool:
     raise TypeError(f"{name} is {value!r}, but a boolean is needed: write {name}=True or {name}=False.")
 
 
+def as_callables(name, values) -> list:
+    """Functions, in a list."""
+    try:
+        values = list(values)
+    except TypeError:
+        raise TypeError(f"{name} is a {type(values).__name__}, but a list of functions is needed: write [f].") from None
+    for value in values:
+        if not callable(value):
+            raise TypeError(f"{name} is or holds {value!r}, but a function is needed: see the documentation of it.")
+    return values
+
+
 def count_examples(
     name, tree, but="all need the same one, the examples, of at least 1: give arrays, not lists of numbers."
 ) -> int:

@@ -1,9 +1,10 @@
-"""What is private to JAX, deprecated there, or about to change: each use once, with its reason."""
+"""What is private to JAX or Flax, deprecated there, or about to change: each use once, with its reason."""
 
 import warnings
 
 import jax
 import jax.numpy as jnp
+from flax.core.scope import LazyRng
 from jax import lax
 from jax._src import dispatch
 from jax.interpreters import xla
@@ -74,3 +75,10 @@ def zeros_of(result):
     """Zeros like what `jax.eval_shape` says of a result, which vary as it does."""
     kind = result.manual_axis_type
     return vary(jnp.zeros(result.shape, result.dtype), kind.varying if kind else frozenset())
+
+
+def add_stream(scope, name, source):
+    """Give a Linen scope the random stream `name`, if it has none, made from another of its own."""
+    if name not in scope.rngs and source in scope.rngs:
+        scope.rngs[name] = LazyRng.create(scope.rngs[source], name)
+        scope.rng_counters[name] = 0

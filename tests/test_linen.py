@@ -68,8 +68,25 @@ def test_a_missing_stream_raises_and_is_named(rng_collection):
     for error in (ValueError, errors.InvalidRngError, jdrop.linen.MissingStreamError):
         with pytest.raises(error, match=message):
             layer.apply({}, jnp.ones(3), rngs={"params": key()})
-        with pytest.raises(error, match=message):
-            layer.init(key(), jnp.ones(3))
+
+
+def test_one_key_is_enough_for_init_as_in_flax_and_moves_no_parameter():
+    class Net(nn.Module):
+        layer: type
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(4)(self.layer(0.5, deterministic=False)(nn.Dense(4)(x)))
+
+    ours, theirs = (Net(layer).init(key(), jnp.ones((2, 3))) for layer in (jdrop.linen.Dropout, nn.Dropout))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert "Dropout_0" in Net(jdrop.linen.Dropout).tabulate(key(), jnp.ones((2, 3)))
+    for wrapper in (jdrop.linen.RecurrentDropout, jdrop.linen.Zoneout):
+        rnn = nn.RNN(wrapper(nn.GRUCell(4), 0.5, deterministic=False))
+        found = rnn.init(key(), jnp.ones((2, 3, 4)))
+        jax.tree.map(np.testing.assert_array_equal, found, nn.RNN(nn.GRUCell(4)).init(key(), jnp.ones((2, 3, 4))))
+        with pytest.raises(jdrop.linen.MissingStreamError):
+            rnn.apply(found, jnp.ones((2, 3, 4)), rngs={"params": key()})
 
 
 def test_deterministic_is_given_once():

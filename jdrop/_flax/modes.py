@@ -1,9 +1,13 @@
-"""The arguments that put a model of any framework into evaluation mode."""
+"""How a model of any framework is called for a prediction: its modes, its inputs, and which layers draw."""
 
 import inspect
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import jax
 import numpy as np
+
+from jdrop.masks._rate import as_rate
 
 _EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
 
@@ -17,3 +21,83 @@ def evaluation_arguments(call, given):
     given = {name: mode for name, mode in _EVALUATION.items() if name in parameters} | given
     arrays = {name: value for name, value in given.items() if isinstance(value, (jax.Array, np.ndarray))}
     return tuple((name, value) for name, value in given.items() if name not in arrays), arrays
+
+
+def as_inputs(call, taken, x):
+    """The inputs of `call` as (positional, by name): `x` itself, or its parts where it is several inputs.
+
+    A dict whose names are all names of arguments is given by name. A tuple or list goes to a call that requires as many
+    positional arguments, but for the bound object and for those that are `taken`.
+    """
+    parameters = [p for p in list(inspect.signature(call).parameters.values())[1:] if p.name not in taken]
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if isinstance(x, Mapping) and x and named >= x.keys():
+        return (), dict(x)
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    if isinstance(x, (tuple, list)) and len(x) == len(places) > 1:
+        return tuple(x), {}
+    return (x,), {}
+
+
+def with_first(function, args, kwargs):
+    """The arguments of a call with a function of the first, given by place or by name."""
+    if args:
+        return (function(args[0]), *args[1:]), kwargs
+    first, *_ = kwargs
+    return args, kwargs | {first: function(kwargs[first])}
+
+
+class Sites:
+    """Which layers of a model draw, by their places in it, such as "head/Dropout_0".
+
+    Args:
+      only: patterns of the layers with dropout that draw, None for all of them.
+      inject: {pattern: rate} of layers whose input is dropped.
+    """
+
+    def __init__(self, only, inject):
+        only = (only,) if isinstance(only, str) else only
+        if only is not None and not (isinstance(only, Sequence) and all(isinstance(each, str) for each in only)):
+            raise TypeError(f'only is {only!r}, but names of layers are needed: write only="head/**".')
+        if not isinstance(inject or {}, Mapping) or not all(isinstance(each, str) for each in inject or {}):
+            raise TypeError(f'inject is {inject!r}, but a dict of layers and rates is needed: write {{"head": 0.5}}.')
+        for rate in (inject or {}).values():
+            as_rate(rate)
+        self.only = None if only is None else tuple(only)
+        self.inject = tuple((inject or {}).items())
+
+    def __eq__(self, other):
+        return isinstance(other, Sites) and (self.only, self.inject) == (other.only, other.inject)
+
+    def __hash__(self):
+        return hash((self.only, self.inject))
+
+    def draws(self, path) -> bool:
+        """Whether a layer with dropout draws."""
+        return self.only is None or any(_matches(pattern, path) for pattern in self.only)
+
+    def rate(self, path):
+        """The rate at which the input of a layer is dropped, or None."""
+        return next((rate for pattern, rate in self.inject if _matches(pattern, path)), None)
+
+    def check(self, drawing, layers):
+        """Raise a ValueError for a pattern that is no layer's, of those with dropout and of all."""
+        for name, patterns, paths in (
+            ("only", self.only or (), drawing), ("inject", [pattern for pattern, _ in self.inject], layers)
+        ):  # fmt: skip
+            for pattern in patterns:
+                if not any(_matches(pattern, path) for path in paths):
+                    raise ValueError(f"{name} names {pattern!r}, which is none of the layers {sorted(set(paths))}.")
+
+
+def _matches(pattern, path) -> bool:
+    """Whether a path fits a pattern: * stands for a part of a name, ** for any number of names."""
+
+    def fits(patterns, names):
+        if not patterns:
+            return not names
+        if patterns[0] == "**":
+            return any(fits(patterns[1:], names[i:]) for i in range(len(names) + 1))
+        return bool(names) and fnmatchcase(names[0], patterns[0]) and fits(patterns[1:], names[1:])
+
+    return fits(pattern.split("/"), path.split("/") if path else [])

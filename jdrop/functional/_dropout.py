@@ -71,6 +71,8 @@ def dropout(
     Paper:
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
+        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
     if np.ndim(x) == 0 and np.ndim(rate) > 0:
         raise ValueError(
             f"x is one number and rate has shape {np.shape(rate)}, but the order of the arguments is (key, x, rate): "

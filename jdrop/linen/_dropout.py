@@ -31,7 +31,7 @@ class Dropout(nn.Dropout):
 
     Raises:
       ValueError: `deterministic` missing or given twice.
-      MissingStreamError: the stream was not passed. There is no fall-back to "params".
+      MissingStreamError: the stream was not passed to apply. (`init` draws from "params" without it, as Flax does.)
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -77,10 +77,20 @@ class Dropout(nn.Dropout):
 
     @nn.nowrap
     def _stream_key(self):
-        if not self.has_rng(self.rng_collection):
+        name = stream_of(self)
+        if name is None:
             raise MissingStreamError(
                 f"{type(self).__name__} at {'/'.join(self.path) or 'the top'} draws from the random stream "
-                f"{self.rng_collection!r}, which was not given: pass rngs={{{self.rng_collection!r}: key}} to apply "
-                "(to init: as a dict beside 'params'), or deterministic=True."
+                f"{self.rng_collection!r}, which was not given: pass rngs={{{self.rng_collection!r}: key}} to apply, or "
+                "deterministic=True."
             )
-        return self.make_rng(self.rng_collection)
+        return self.make_rng(name)
+
+
+def stream_of(module):
+    """The name of the stream that a module draws from: its own, or "params" where init was given one key for all."""
+    if module.scope is None:
+        return None
+    if module.has_rng(module.rng_collection):
+        return module.rng_collection
+    return "params" if module.is_initializing() and module.has_rng("params") else None

@@ -2,30 +2,48 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from jdrop._flax.modes import evaluation_arguments
+from jdrop._compat import add_stream
+from jdrop._flax.modes import Sites, as_inputs, evaluation_arguments, with_first
+from jdrop._keys import fold_in
 from jdrop._types import Predict, PyTree
+from jdrop.functional._dropout import dropout
 from jdrop.linen._recurrent import RecurrentDropout, Zoneout
 
 
 def predictor(
-    model: nn.Module, variables: Mapping[str, PyTree], *, rng_collection: str = "dropout", **kwargs: Any
+    model: nn.Module,
+    variables: Mapping[str, PyTree],
+    *,
+    only: str | Sequence[str] | None = None,
+    inject: Mapping[str, float] | None = None,
+    rng_collection: str | Sequence[str] = "dropout",
+    **kwargs: Any,
 ) -> Predict:
     """Turn a Linen model into `predict(key, x)`, in which only dropout is stochastic.
 
-    Every `Dropout` (jdrop's and Flax's), attention dropout, `RecurrentDropout` and `Zoneout` draws, whatever
-    `deterministic` the model passes it; every `BatchNorm` uses its running statistics; everything else is in
-    evaluation mode.
+    Every `Dropout` (jdrop's and Flax's), Flax's attention modules, `RecurrentDropout` and `Zoneout` draw, whatever
+    `deterministic` the model passes them; every `BatchNorm` uses its running statistics; everything else is in
+    evaluation mode. Dropout that is no such module can't be found: that of attention which a model computes itself (by
+    `flax.linen.dot_product_attention`, say) follows the model's own arguments. Give them here, ``deterministic=False``,
+    or name places with `inject`.
+
+    The input `x` may be a tree of several: a dict whose names are all arguments of the model's call is given by name, a
+    tuple to a call that requires as many positional arguments.
 
     Args:
       model: a `flax.linen.Module`.
       variables: its variables, {"params": ..., ...}.
-      rng_collection: name of the stream that the dropout layers draw from.
+      only: the places of the layers that draw, such as "head/**" or ["block_3/Dropout_0", "head/*"]; all others with
+        dropout are then deterministic. ``*`` is a part of a name, ``**`` any number of names.
+      inject: a dict from places to rates: the input of these layers is dropped, as in a model that has no dropout. With
+        ``{"head": 0.5}`` all that comes before the head is computed once for all samples.
+      rng_collection: name of the stream that the model draws from, or names, if layers of its own draw from others.
       **kwargs: further arguments of the model's call. Those named `train`, `training` or `is_training` are False and
         `deterministic` is True unless given.
 
@@ -33,7 +51,8 @@ def predictor(
       A function of a key and an input batch, for `jdrop.mc_dropout`.
 
     Raises:
-      TypeError: `model` is not a Linen module.
+      TypeError: `model` is not a Linen module; places that are no strings, rates that are no numbers.
+      ValueError: a rate outside [0, 1]; from the function: a place where no layer is.
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -47,8 +66,11 @@ def predictor(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, but a flax.linen.Module is needed: write MyModel(...).")
+    if not isinstance(variables, Mapping):
+        raise TypeError(f"variables is a {type(variables).__name__}, but a dict is needed: write model.init(key, x).")
+    streams = (rng_collection,) if isinstance(rng_collection, str) else tuple(rng_collection)
     settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
-    return jax.tree_util.Partial(_Apply(model, rng_collection, settings), variables, arrays)
+    return jax.tree_util.Partial(_Apply(model, streams, Sites(only, inject), settings), variables, arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +78,19 @@ class _Apply:
     """A model's stochastic call; equal models compare equal, so that each is compiled once."""
 
     model: nn.Module
-    rng_collection: str
+    streams: tuple[str, ...]
+    sites: Sites
     settings: tuple[tuple[str, Any], ...]
 
     def __call__(self, variables, arrays, key, x):
-        with nn.intercept_methods(_only_dropout_stochastic):
-            return self.model.apply(variables, x, rngs={self.rng_collection: key}, **dict(self.settings), **arrays)
+        keys = {name: fold_in(key, name) if i else key for i, name in enumerate(self.streams)}
+        given = dict(self.settings) | arrays
+        inputs, named = as_inputs(type(self.model).__call__, given, x)
+        layers = _Layers(self.sites, key, self.streams[0])
+        with nn.intercept_methods(layers):
+            outputs = self.model.apply(variables, *inputs, rngs=keys, **named, **given)
+        self.sites.check(layers.drawing, layers.seen)
+        return outputs
 
 
 _FORCED = (
@@ -73,20 +102,43 @@ _FORCED = (
 )
 
 
-def _only_dropout_stochastic(next_fun, args, kwargs, context):
-    """Call a layer in the mode of `_FORCED`, whatever its constructor or its caller said."""
-    module = context.module
-    for kind, name, mode in _FORCED:
-        if isinstance(module, kind) and context.method_name == "__call__":
-            bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
-            is_argument = name in bound.signature.parameters
-            if is_argument:
-                bound.arguments[name] = mode
-            attribute = getattr(module, name)
-            # Flax refuses a mode that is given in both places.
-            object.__setattr__(module, name, None if is_argument else mode)
-            try:
-                return next_fun(*bound.args, **bound.kwargs)
-            finally:
-                object.__setattr__(module, name, attribute)
-    return next_fun(*args, **kwargs)
+class _Layers:
+    """Call each layer in the mode of `_FORCED`, whatever its constructor or its caller said, with its input dropped."""
+
+    def __init__(self, sites, key, stream):
+        self.sites, self.key, self.stream, self.drawing, self.seen = sites, key, stream, [], []
+
+    def __call__(self, next_fun, args, kwargs, context):
+        module, path = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__":
+            return next_fun(*args, **kwargs)
+        rate = self.sites.rate(path)
+        if rate is not None:
+            has_stream = module.has_rng(self.stream)  # whose keys differ from layer to layer of a scan over them
+            source = module.make_rng(self.stream) if has_stream else fold_in(self.key, path, self.seen.count(path))
+            key = fold_in(source, "inject")
+            args, kwargs = with_first(lambda x: dropout(key, x, rate), args, kwargs)
+        self.seen.append(path)
+        for kind, name, mode in _FORCED:
+            if isinstance(module, kind):
+                if kind is not nn.BatchNorm:
+                    self.drawing.append(path)
+                    mode = not self.sites.draws(path)
+                return self._forced(next_fun, args, kwargs, context, name, mode)
+        return next_fun(*args, **kwargs)
+
+    def _forced(self, next_fun, args, kwargs, context, name, mode):
+        module = context.module
+        if hasattr(module, "rng_collection"):
+            add_stream(module.scope, module.rng_collection, self.stream)
+        bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
+        is_argument = name in bound.signature.parameters
+        if is_argument:
+            bound.arguments[name] = mode
+        attribute = getattr(module, name)
+        # Flax refuses a mode that is given in both places.
+        object.__setattr__(module, name, None if is_argument else mode)
+        try:
+            return next_fun(*bound.args, **bound.kwargs)
+        finally:
+            object.__setattr__(module, name, attribute)

@@ -22,7 +22,7 @@ from jdrop._flax.cells import (
 )
 from jdrop._types import Flag
 from jdrop.functional._dropout import draws, dropout
-from jdrop.linen._dropout import MissingStreamError
+from jdrop.linen._dropout import MissingStreamError, stream_of
 
 
 class _Wrapper(nn.RNNCellBase):
@@ -49,8 +49,8 @@ class _Wrapper(nn.RNNCellBase):
           input_shape: shape of the input of one step.
         """
         cell = self.cell.initialize_carry(rng, input_shape)
-        has_stream = self.scope is not None and self.has_rng(self.rng_collection)
-        key = self.make_rng(self.rng_collection) if has_stream else None
+        name = stream_of(self)
+        key = None if name is None else self.make_rng(name)
         return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
 
     @nn.nowrap
@@ -154,9 +154,14 @@ class _Reader:
         (self.h,), self.dropped, self.found = jax.tree.leaves(state), dropped, False
 
     def __call__(self, next_fun, args, kwargs, context):
-        if args and args[0] is self.h and not isinstance(context.module, nn.RNNCellBase):
-            self.found, args = True, (self.dropped, *args[1:])
+        is_read = any(value is self.h for value in (*args, *kwargs.values()))
+        if is_read and not isinstance(context.module, nn.RNNCellBase):
+            self.found, args = True, [self._read(value) for value in args]
+            kwargs = {name: self._read(value) for name, value in kwargs.items()}
         return next_fun(*args, **kwargs)
+
+    def _read(self, value):
+        return self.dropped if value is self.h else value
 
 
 class Zoneout(_Wrapper):

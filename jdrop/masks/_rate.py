@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdrop._checks import at_least_float32, is_concrete, to_array
+from jdrop._checks import at_least_float32, is_concrete, refuse_masked
 
 _ALLOWED = "a rate is the probability that a unit is dropped, a number in [0, 1]"
 
@@ -32,11 +32,10 @@ def as_rate(rate) -> np.ndarray | jax.Array:
     """
     if type(rate) is float:
         return _as_number(rate, jax.config.jax_enable_x64)  # pyright: ignore
-    if isinstance(rate, (bool, np.bool_, str, type(None))):
+    if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
-    python = isinstance(rate, (int, float)) and not isinstance(rate, np.generic)
-    dtype, rate = jnp.result_type(rate) if python else None, to_array("rate", rate)
-    dtype = dtype or rate.dtype
+    refuse_masked("rate", rate)
+    dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(float)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
     dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it

@@ -3,28 +3,45 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import nnx
 
-from jdrop._flax.modes import evaluation_arguments
+from jdrop._flax.modes import Sites, as_inputs, evaluation_arguments, with_first
 from jdrop._keys import fold_in
 from jdrop._types import Predict
+from jdrop.functional._dropout import dropout
 from jdrop.nnx._recurrent import RecurrentDropout, Zoneout
 
 
-def predictor(model: nnx.Module, **kwargs: Any) -> Predict:
+def predictor(
+    model: nnx.Module,
+    *,
+    only: str | Sequence[str] | None = None,
+    inject: Mapping[str, float] | None = None,
+    **kwargs: Any,
+) -> Predict:
     """Turn an NNX model into `predict(key, x)`, in which only dropout is stochastic.
 
-    Every `Dropout` (jdrop's and Flax's), attention dropout, `RecurrentDropout` and `Zoneout` draws, whatever
-    `deterministic` the model passes it; every `BatchNorm` uses its running statistics; everything else is in
+    Every `Dropout` (jdrop's and Flax's), Flax's attention module, `RecurrentDropout` and `Zoneout` draw, whatever
+    `deterministic` the model passes them; every `BatchNorm` uses its running statistics; everything else is in
     evaluation mode. Each random stream of the model gets its own key, derived from `key` and the stream's path. The
-    model itself is left as it is.
+    model itself is left as it is. Dropout that is no such module can't be found: that of attention which a model
+    computes itself (by `flax.nnx.dot_product_attention`, say) follows the model's own arguments. Give them here,
+    ``deterministic=False``, or name places with `inject`.
+
+    The input `x` may be a tree of several: a dict whose names are all arguments of the model's call is given by name, a
+    tuple to a call that requires as many positional arguments.
 
     Args:
       model: a `flax.nnx.Module`.
+      only: the places of the layers that draw, such as "head/**" or ["blocks/3/drop", "head/*"]; all others with
+        dropout are then deterministic. ``*`` is a part of a name, ``**`` any number of names.
+      inject: a dict from places to rates: the input of these layers is dropped, as in a model that has no dropout. With
+        ``{"head": 0.5}`` all that comes before the head is computed once for all samples.
       **kwargs: further arguments of the model's call. Those named `train`, `training` or `is_training` are False and
         `deterministic` is True unless given.
 
@@ -32,7 +49,8 @@ def predictor(model: nnx.Module, **kwargs: Any) -> Predict:
       A function of a key and an input batch, for `jdrop.mc_dropout`.
 
     Raises:
-      TypeError: `model` is not an NNX module.
+      TypeError: `model` is not an NNX module; places that are no strings, rates that are no numbers.
+      ValueError: a rate outside [0, 1]; a place where no layer is.
 
     Example:
       >>> import jax, jax.numpy as jnp, jdrop
@@ -45,9 +63,11 @@ def predictor(model: nnx.Module, **kwargs: Any) -> Predict:
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
     _check_model(model)
+    sites, layers = Sites(only, inject), dict(_layers(model))
+    sites.check([path for path, layer in layers.items() if isinstance(layer, _DRAWING)], layers)
     graphdef, state = nnx.split(model)
     settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
-    return jax.tree_util.Partial(_Apply(graphdef, settings), state, arrays)
+    return jax.tree_util.Partial(_Apply(graphdef, sites, settings), state, arrays)
 
 
 def train_parts(model: nnx.Module) -> dict[str, Any]:
@@ -67,7 +87,7 @@ def train_parts(model: nnx.Module) -> dict[str, Any]:
       ...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
     """
     _check_model(model)
-    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    _, params, _, rest = _split(nnx.clone(model))
     return {"params": params, "collections": {"variables": rest}}
 
 
@@ -94,9 +114,13 @@ def model_loss(
       >>> step = jdrop.training.make_train_step(loss)
     """
     _check_model(model)
-    graphdef, _, random_state, _ = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    graphdef, _, random_state, variables = _split(nnx.clone(model))
+    graphdefs = {jax.tree.structure(variables): graphdef}  # by the variables that there are
 
     def pure_loss(params, batch, key, variables):
+        graphdef = graphdefs.get(jax.tree.structure(variables))
+        if graphdef is None:
+            raise ValueError(f"the state's variables are not those of the model. {_CALL_ONCE}")
         running = _merge(graphdef, params, random_state, variables)
         if key is None:
             running.eval()
@@ -104,7 +128,10 @@ def model_loss(
             running.train()
             _reseed(running, key)
         result = loss_fn(running, batch)
-        _, _, _, variables = nnx.split(running, nnx.Param, nnx.RngState, ...)
+        graphdef, *after, variables = _split(running)
+        if jax.tree.structure(after) != jax.tree.structure([params, random_state]):
+            raise ValueError(f"the model made parameters, or random streams, when it was called. {_CALL_ONCE}")
+        graphdefs.setdefault(jax.tree.structure(variables), graphdef)
         loss, *metrics = result if isinstance(result, tuple) else (result,)
         return loss, *(metrics or [{}]), {"variables": variables}
 
@@ -129,6 +156,15 @@ def update_model(model: nnx.Module, state: Any) -> None:
     nnx.update(model, state.params, state.collections["variables"])
 
 
+_CALL_ONCE = "Call it once, model(x), before train_parts and model_loss, so that all of them are there."
+
+
+def _split(model):
+    """(graphdef, parameters, random state, other variables) of a model, but for what it sows, which is taken out."""
+    nnx.pop(model, nnx.Intermediate)
+    return nnx.split(model, nnx.Param, nnx.RngState, ...)
+
+
 def _check_model(model):
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model is a {type(model).__name__}, but a flax.nnx.Module is needed: write MyModel(...).")
@@ -139,27 +175,36 @@ class _Apply:
     """A model's stochastic call; equal models compare equal, so that each is compiled once."""
 
     graphdef: nnx.GraphDef
+    sites: Sites
     settings: tuple[tuple[str, Any], ...]
 
     def __call__(self, state, arrays, key, x):
         model = _merge(self.graphdef, state)
+        given = dict(self.settings) | arrays
+        inputs, named = as_inputs(type(model).__call__, given, x)
         model.eval()
-        for _, module in nnx.iter_modules(model):
-            for kind, name, mode in _FORCED:
-                if isinstance(module, kind):
-                    setattr(module, name, mode)
-                    module.__class__ = _forced(type(module), name, mode)
+        for path, layer in _layers(model):
+            if isinstance(layer, _DRAWING):
+                _force(layer, "deterministic", not self.sites.draws(path))
+            elif isinstance(layer, nnx.BatchNorm):
+                _force(layer, "use_running_average", True)
+            if (rate := self.sites.rate(path)) is not None:
+                layer.__class__ = _injected(type(layer), fold_in(key, "inject", path), rate)
         _reseed(model, key)
-        return model(x, **dict(self.settings), **arrays)
+        return model(*inputs, **named, **given)
 
 
-_FORCED = (
-    (nnx.Dropout, "deterministic", False),
-    (RecurrentDropout, "deterministic", False),
-    (Zoneout, "deterministic", False),
-    (nnx.MultiHeadAttention, "deterministic", False),
-    (nnx.BatchNorm, "use_running_average", True),
-)
+_DRAWING = (nnx.Dropout, RecurrentDropout, Zoneout, nnx.MultiHeadAttention)
+
+
+def _layers(model):
+    """(place, layer) of all the layers of a model, itself too."""
+    return [("/".join(map(str, path)), layer) for path, layer in nnx.iter_modules(model)]
+
+
+def _force(layer, name, mode):
+    setattr(layer, name, mode)
+    layer.__class__ = _forced(type(layer), name, mode)
 
 
 def _merge(graphdef, *states):
@@ -177,6 +222,17 @@ def _forced(kind, name, mode):
         if name in call.parameters:
             bound.arguments[name] = mode
         return kind.__call__(*bound.args, **bound.kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": __call__})
+
+
+def _injected(kind, key, rate):
+    """The layer class `kind` with its input dropped, by another mask at each call."""
+    calls = itertools.count()
+
+    def __call__(self, *args, **kwargs):
+        args, kwargs = with_first(lambda x: dropout(fold_in(key, next(calls)), x, rate), args, kwargs)
+        return kind.__call__(self, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"__call__": __call__})
 

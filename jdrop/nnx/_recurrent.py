@@ -62,6 +62,15 @@ class _Wrapper(nnx.RNNCellBase):
         key = None if idle else self.rngs() if isinstance(self.rngs, nnx.RngStream) else self.rngs
         return begin(cell, key, self._names(cell), tuple(input_shape[: -self.num_feature_axes]))
 
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` sets.
+
+        Args:
+          deterministic: True at evaluation; None leaves it as it is.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
     def _names(self, state) -> Sequence[str]:
         """The names of the masks: one for each part of the state, where a wrapper has no others."""
         return part_names(innermost(state))
@@ -164,24 +173,28 @@ class RecurrentDropout(_Wrapper):
 
 
 def _reading(cell, state, dropped):
-    """A shadow of `cell`, in which the layers that are called with the state read the dropped one."""
+    """A view of `cell` in which the layers that are called with the state read the dropped one."""
     (h,), found = jax.tree.leaves(state), []
 
-    def reader(layer):
-        def call(x, *args, **kwargs):
-            if x is h:
-                found.append(layer)
-            return layer(dropped if x is h else x, *args, **kwargs)
+    def read(value):
+        return dropped if value is h else value
 
-        return call
+    def reader(kind):
+        def __call__(self, *args, **kwargs):
+            if any(value is h for value in (*args, *kwargs.values())):
+                found.append(self)
+                args, kwargs = [read(value) for value in args], {name: read(value) for name, value in kwargs.items()}
+            return kind.__call__(self, *args, **kwargs)
 
-    shadow = object.__new__(type(cell))
-    for name, value in vars(cell).items():
-        is_layer = isinstance(value, nnx.Module) and not isinstance(value, nnx.RNNCellBase)
-        vars(shadow)[name] = reader(value) if is_layer else value
+        return type(kind.__name__, (kind,), {"__call__": __call__})
+
+    view = nnx.recursive_map(lambda path, node: node, cell)  # the same variables in other modules
+    for path, module in nnx.iter_modules(view):
+        if path and not isinstance(module, nnx.RNNCellBase) and callable(module):
+            module.__class__ = reader(type(module))
 
     def step(state, inputs):
-        result = shadow(state, inputs)
+        result = view(state, inputs)
         if not found:
             raise unread(cell)
         return result

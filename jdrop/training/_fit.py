@@ -1,36 +1,37 @@
 """The training loop."""
 
-import functools
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
-from jdrop._checks import as_size, count_examples
+from jdrop._checks import as_bool, as_callables, as_size
 from jdrop._types import PyTree
 from jdrop.training._checkpoints import Checkpoints
-from jdrop.training._data import epoch_order
 from jdrop.training._interrupt import interrupts
-from jdrop.training._layout import keep_layout, on_devices, own, replicated
+from jdrop.training._layout import keep_layout, own, replicated
 from jdrop.training._log import Reporter, open_log
 from jdrop.training._loops import all_steps, each_step
 from jdrop.training._progress import progress_bar
 from jdrop.training._run import Run
+from jdrop.training._sources import as_source
 from jdrop.training._state import TrainState
+from jdrop.training._step import settings_of
 from jdrop.training._stopping import Stopping
 
 
 def fit(
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Any]],
-    data: PyTree,
+    data: Any,
     *,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
     eval_fn: Callable[[TrainState], Any] | None = None,
     eval_every: int | None = None,
     patience: int | None = None,
@@ -45,7 +46,7 @@ def fit(
     log: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[TrainState, dict[str, list[Any]]]:
-    """Train for some epochs over data in memory; stopped at any time, the same call goes on to the same result.
+    """Train for some epochs over data; stopped at any time, the same call goes on to the same result.
 
     Epoch e of a run is its steps ``e * s`` to ``(e + 1) * s``, where ``s = n // batch_size``. It visits the n examples
     in the order ``permutation(fold_in(state.key, "shuffle", e), n)``, in s whole batches; the ``n % batch_size`` at the
@@ -57,9 +58,15 @@ def fit(
       train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`; make it once, since each new one is
         compiled anew. Metrics are recorded in float32 (float64 stays); "step", "epoch", "seconds",
         "examples_per_second" and "eval_..." can't be their names.
-      data: a tree of arrays with the same first axis, the n examples; memory-mapped arrays are read batch by batch.
+      data: a tree of arrays with the same first axis, the n examples, or an object that has a length n and gives example
+        i for ``data[i]``, both read batch by batch. Or, without a `batch_size`, an iterable of batches that can be read
+        again, whose order is its own: a list, a PyTorch `DataLoader`, tf.data or grain's datasets. Where its iterator
+        has `get_state` and `set_state`, as grain's, the state is saved with each checkpoint; another is read again up
+        to where the run was, which gives the same batches if its order is the same each time.
       epochs: how many passes, at least 0; from the middle of an epoch on, the rest of it is the first.
-      batch_size: examples a step, 1 to n.
+      batch_size: examples a step, 1 to n; None for batches.
+      steps_per_epoch: how many batches make an epoch, at least 1; None takes a whole pass over them. An iterator of
+        grain's, which has no length, needs it. A stack of states sees each batch with every seed.
       eval_fn: `(state) -> metrics`, a dict of numbers, called after each epoch. The state is donated later: copy what
         is to be kept of it.
       eval_every: evaluate after each so many steps of the run instead, at least 1.
@@ -95,8 +102,10 @@ def fit(
         called. (With several processes, at the next event; a second Ctrl-C raises at once; where the program handles
         the signal itself, `fit` leaves that to it.)
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
-      CheckpointError: a checkpoint can't be written, none can be read, or it is another run's: another model,
-        optimizer, kind of key, root key, data size or batch size, or one that has gone further than `epochs`.
+      CheckpointError: a checkpoint can't be written, none can be read, another run is using the folder, or it is another
+        run's: another model, optimizer (by its state, and the hyperparameters in that), kind of key, root key, data (by
+        shapes, types and 32 rows), batch size, `eval_every`, `accumulate` or `per_example`, or one that has gone further
+        than `epochs`. The code of the loss, and hyperparameters that no state shows, can't be compared.
       TypeError: a state of another kind, metrics that are not real numbers, a `sharding` that is none of a mesh, or
         that several processes need and have not.
       ValueError: sizes that do not fit, `patience` or `keep_best` without an evaluation loss, or processes with
@@ -115,12 +124,17 @@ def fit(
       >>> len(history["loss"])
       2
     """
-    examples, shown = count_examples("data", data), progress and jax.process_index() == 0
-    epochs, batch_size = as_size("epochs", epochs, 0, write=10), as_size("batch_size", batch_size, write=32)
-    if batch_size > examples:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only {examples} examples: write batch_size={examples} or less."
-        )
+    epochs, source = as_size("epochs", epochs, 0, write=10), as_source(data, batch_size, steps_per_epoch)
+    keep_best, scan, resume, progress = (
+        as_bool(name, value)
+        for name, value in {"keep_best": keep_best, "scan": scan, "resume": resume, "progress": progress}.items()
+    )
+    callbacks = as_callables("callbacks", callbacks)
+    (train_step,) = as_callables("train_step", (train_step,))
+    if eval_fn is not None:
+        as_callables("eval_fn", (eval_fn,))
+    if scan and not source.is_arrays:
+        raise ValueError("scan=True keeps the data on the device, but data is no tree of arrays: write scan=False.")
     sizes = {"patience": (patience, 5), "eval_every": (eval_every, 100), "save_every": (save_every, 100)}
     sizes |= {"keep": (keep, 3)}
     patience, eval_every, save_every, keep = (
@@ -138,32 +152,28 @@ def fit(
         )
 
     everywhere = replicated(sharding)
-    run = Run(own(state, everywhere), examples, batch_size, everywhere)
+    run = Run(own(state, everywhere), source.steps, everywhere)
+    source.begin(run, sharding)
     stopping = Stopping(patience, keep_best, run.stack)
     end = (run.start // run.steps + epochs) * run.steps
-    root = run.root()
-
-    @functools.lru_cache(maxsize=1)
-    def rows(epoch):
-        """The examples of each step of an epoch, shape (steps, *stack, batch_size)."""
-        order = epoch_order(root, epoch, examples)[..., : run.steps * batch_size]
-        return np.moveaxis(order.reshape(*run.stack, run.steps, batch_size), -2, 0)
-
+    settings = {"eval_every": eval_fn and (eval_every or run.steps), **settings_of(train_step)}
     eval_every, save_every = eval_every or run.steps, save_every or run.steps
-    checkpoints = None if checkpoint_dir is None else Checkpoints(checkpoint_dir, save_every, keep, resume)
-    log = open_log(log, checkpoints and checkpoints.open(run, stopping, end))
-    if everywhere is not None:
-        train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
-    elif run.stack:
-        train_step = jax.jit(train_step, donate_argnums=0)  # which `vmap_seeds` leaves to its caller
-    data = on_devices(data, everywhere) if scan else jax.tree.map(np.asarray, data)
-    train = (all_steps if scan else each_step)(run, train_step, data, rows, sharding)
-    events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every]
-    with (
-        interrupts() as asked,
-        progress_bar(run.step, end, batch_size * max((1, *run.stack)), shown) as advance,
-    ):
-        reporter, seconds = Reporter(run, list(callbacks), log, advance, end // run.steps), 0.0
+    with contextlib.ExitStack() as held:
+        checkpoints, resumed = None, None
+        if checkpoint_dir is not None:
+            checkpoints = Checkpoints(checkpoint_dir, save_every, keep, resume, source, settings)
+            resumed = held.enter_context(checkpoints.opened(run, stopping, end))
+        log = open_log(log, run, resumed)
+        if everywhere is not None:
+            train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
+        elif run.stack:
+            train_step = jax.jit(train_step, donate_argnums=0)  # which `vmap_seeds` leaves to its caller
+        train = (all_steps if scan else each_step)(run, train_step, source, sharding)
+        events = [run.steps] + [eval_every] * (eval_fn is not None) + [save_every]
+        asked = held.enter_context(interrupts())
+        shown = progress and jax.process_index() == 0
+        advance = held.enter_context(progress_bar(run.step, end, lambda: run.examples(source), shown))
+        reporter, seconds = Reporter(run, source, callbacks, log, advance, end // run.steps), 0.0
         while True:
             try:
                 news = run.end_epoch(stopping.stopped) if run.metrics.arrays and run.step % run.steps == 0 else {}

@@ -1,5 +1,7 @@
 """Where the numbers of a run go: to callbacks, a file of JSON lines, and the progress bar."""
 
+import contextlib
+import copy
 import json
 import math
 import time
@@ -8,31 +10,54 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jdrop.training._storage import CheckpointError, lock
 
-def open_log(path, resumed):
+
+def open_log(path, run, resumed):
     """A log's absolute path, its file there and open to writing, or None without one or in another process.
 
-    `resumed` is None, or of the checkpoint that the run goes on from: the log's path and its length then. What was
-    written later is cut off, since the run writes it again.
+    `resumed` is None, or of the checkpoint that the run goes on from: the log's path and its length then. Of the lines
+    that came later those of this run are cut out, since it writes them again; what others have written there stays.
     """
     if path is None or jax.process_index() != 0:
         return None
-    path = Path(path).expanduser().absolute()
+    try:
+        path = Path(path).expanduser().absolute()
+    except TypeError:
+        raise TypeError(f"log is a {type(path).__name__}, but the name of a file is needed: log='log.jsonl'.") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            if resumed is not None and resumed[0] == str(path) and file.tell() > resumed[1]:
-                file.truncate(resumed[1])
+        with _opened(path) as file:
+            if resumed is not None and resumed[0] == str(path):
+                file.seek(resumed[1])
+                later = file.read().splitlines(keepends=True)
+                others = [line for line in later if not line.startswith(_start(run).encode())]
+                if len(others) < len(later):
+                    file.truncate(resumed[1])
+                    file.writelines(others)
     except OSError as error:
         raise ValueError(f"log {path} can't be written to ({error}): give the name of a file that can.") from error
     return path
 
 
+@contextlib.contextmanager
+def _opened(path):
+    """A log, that no other run writes to in the meantime."""
+    with path.open("a+b") as file:
+        lock(file.fileno())
+        yield file
+
+
+def _start(run):
+    return f'{{"run": "{run.name}", '
+
+
 class Reporter:
     """Tells the callbacks, the log and the progress bar what is new at a run's step."""
 
-    def __init__(self, run, callbacks, log, advance, epochs):
-        self.run, self.callbacks, self.log, self.advance, self.epochs = run, callbacks, log, advance, epochs
+    def __init__(self, run, source, callbacks, log, advance, epochs):
+        self.run, self.source, self.callbacks, self.log = run, source, callbacks, log
+        self.advance, self.epochs = advance, epochs
         self.started, self.step_before = time.monotonic(), run.step
 
     def report(self, news, seconds):
@@ -42,12 +67,22 @@ class Reporter:
         numbers = [f"{name} {np.mean(value):.4g}" for name, value in news.items()]
         self.advance(step, f"epoch {epoch}/{self.epochs}", "  ".join(numbers))
         if self.log is not None:
-            rate = (step - self.step_before) * self.run.batch_size / max(seconds, 1e-9)
+            rate = (step - self.step_before) * self.run.examples(self.source) / max(seconds, 1e-9)
             timed = record | {"seconds": time.monotonic() - self.started, "examples_per_second": rate}
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_finite(timed)) + "\n")
+            self._write(json.dumps({"run": self.run.name, **_finite(timed)}) + "\n")
         self.step_before = step
         self._call(record)
+
+    def _write(self, line):
+        try:
+            with _opened(self.log) as file:
+                whole = file.seek(0, 2) == 0 or (file.seek(-1, 2) >= 0 and file.read(1) == b"\n")
+                file.write(line.encode() if whole else b"\n" + line.encode())
+        except OSError as error:
+            raise CheckpointError(
+                f"log {self.log} can't be written to any more ({error}); the run's checkpoints are untouched: give a log "
+                "that can, and run the same again to resume."
+            ) from error
 
     def report_interrupt(self):
         """Give the callbacks the state that an interrupted run ends with."""
@@ -58,7 +93,7 @@ class Reporter:
 
     def _call(self, record):
         for callback in self.callbacks:
-            callback(self.run.state, dict(record))
+            callback(self.run.state, copy.deepcopy(record))
 
 
 def _finite(value):

@@ -6,18 +6,18 @@ import functools
 import jax
 from jax import lax
 
-from jdrop.training._data import gather
-from jdrop.training._layout import constrain, keep_layout
+from jdrop.training._data import as_sent
+from jdrop.training._layout import constrain, keep_layout, on_devices
 from jdrop.training._metrics import write
 
 
-def each_step(run, train_step, data, rows, sharding):
+def each_step(run, train_step, source, sharding):
     """A function that trains up to a step, a batch from the host after the other; or less far, if asked."""
 
     def train(stop, asked, advance):
         in_flight = collections.deque()
         while run.step < stop and not (asked.is_set() and jax.process_count() == 1):
-            batch = gather(data, rows(run.step // run.steps)[run.step % run.steps], sharding)
+            batch = source.batch(run.step)
             try:
                 state, metrics = train_step(run.state, batch)
             except KeyboardInterrupt:
@@ -36,14 +36,15 @@ def each_step(run, train_step, data, rows, sharding):
     return train
 
 
-def all_steps(run, train_step, data, rows, sharding):
+def all_steps(run, train_step, source, sharding):
     """A function that trains up to a step in one compiled loop over data on the device."""
+    data = on_devices(jax.tree.map(as_sent, source.data), run.everywhere)
     shardings = sharding and tuple(jax.tree.leaves(jax.tree.broadcast(sharding, data)))
     step = functools.partial(_step_on, train_step, shardings)
     loop = keep_layout(_loop, run.state, run.everywhere, static_argnums=(0, 1), donate_argnums=(2, 3))
 
     def train(stop, asked, advance):
-        of_epoch, first = rows(run.step // run.steps), run.step % run.steps
+        of_epoch, first = source.rows(run.step // run.steps), run.step % run.steps
         run.metrics.make_room(run.metrics.dtypes or jax.eval_shape(step, run.state, data, of_epoch[0])[1])
         last, arrays = first + stop - run.step, run.metrics.arrays
         state, run.metrics.arrays = loop(train_step, shardings, run.state, arrays, data, of_epoch, first, last)

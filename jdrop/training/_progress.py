@@ -15,12 +15,15 @@ REFRESH = 0.25  # seconds; drawing takes milliseconds that the steps would like 
 class _Throughput(ProgressColumn):
     def render(self, task):
         steps = task.completed - task.fields["first"]
-        return Text(f"{steps * task.fields['batch_size'] / (task.elapsed or 1):,.0f} examples/s")
+        return Text(f"{steps * task.fields['size']() / (task.elapsed or 1):,.0f} examples/s")
 
 
 @contextlib.contextmanager
-def progress_bar(first, end, batch_size, shown):
-    """A bar over the steps from `first` to `end`, as a context that yields `advance(step, epoch=None, news=None)`."""
+def progress_bar(first, end, size, shown):
+    """A bar over the steps from `first` to `end`, as a context that yields `advance(step, epoch=None, news=None)`.
+
+    `size()` is how many examples a step has.
+    """
     fixed = {"no_wrap": True, "min_width": 6}
     rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
@@ -33,7 +36,7 @@ def progress_bar(first, end, batch_size, shown):
     )
     drawn = 0.0
     with _progress.progress_bar(shown, *columns, auto_refresh=False, expand=True) as bar:
-        fields = {"first": first, "batch_size": batch_size, "news": ""}
+        fields = {"first": first, "size": size, "news": ""}
         task = bar.add_task("training", total=end, completed=first, **fields)
 
         def advance(step, epoch=None, news=None):

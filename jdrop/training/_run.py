@@ -1,5 +1,7 @@
 """A run: what training changes from step to step."""
 
+import secrets
+
 import jax
 import numpy as np
 
@@ -14,7 +16,7 @@ class Run:
     A stack of n states has `stack` (n,), and every number of the run is then an array of n.
     """
 
-    def __init__(self, state, examples, batch_size, everywhere):
+    def __init__(self, state, steps, everywhere):
         self.state, self.everywhere, self.stack = state, everywhere, state.key.shape
         numbers = np.unique(on_host(state.step))
         if len(self.stack) > 1 or len(numbers) != 1 or np.shape(state.step) != self.stack:
@@ -23,8 +25,13 @@ class Run:
                 "states at the same step, is needed: make it by jax.vmap(make_state)(keys)."
             )
         self.step = self.start = self.checked = int(numbers[0])
-        self.examples, self.batch_size, self.steps = examples, batch_size, examples // batch_size  # steps an epoch
+        self.steps, self.name = steps, secrets.token_hex(4)  # steps of an epoch; what the run's lines in a log begin with
+        self.optimizer = _described(state.opt_state)
         self.metrics, self.history, self.evaluated = EpochMetrics(self.steps, self.stack, everywhere), {}, True
+
+    def examples(self, source) -> int:
+        """How many examples a step has, of all seeds."""
+        return source.batch_size * max((1, *self.stack))
 
     def root(self):
         """The root key, in this process alone."""
@@ -88,3 +95,17 @@ class Run:
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         return values
+
+
+def _described(opt_state):
+    """What a state shows of its optimizer: the names of its parts, and the hyperparameters that are arrays."""
+    hyperparameters = {}
+
+    def parts(state, path):
+        if isinstance(getattr(state, "hyperparams", None), dict):
+            for name, value in sorted(state.hyperparams.items()):
+                hyperparameters[f"{path}{name}"] = np.asarray(on_host(value), float).tolist()
+        kinds = [parts(part, f"{path}{i}/") for i, part in enumerate(state) if isinstance(part, tuple)]
+        return [type(state).__name__, *kinds]
+
+    return parts(opt_state, "") if isinstance(opt_state, tuple) else [type(opt_state).__name__], hyperparameters

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jdrop._checks import as_size, count_examples
+from jdrop._checks import as_bool, as_callables, as_size, count_examples
 from jdrop._keys import fold_in
 from jdrop.training._state import TrainState, without_weak_types
 
@@ -21,7 +21,7 @@ def make_train_step(
     """Make the jitted function `(state, batch) -> (state, metrics)` of one gradient update.
 
     ``params <- params + tx(mean over i < accumulate of d loss_i / d params)``, where loss_i is the loss of micro-batch
-    i: the examples i, i + accumulate, i + 2 accumulate, ... of the batch. The step's key is
+    i (the optimizer gets `value`, `grad` and `value_fn` too, where it takes them): the examples i, i + accumulate, i + 2 accumulate, ... of the batch. The step's key is
     ``s = fold_in(state.key, "dropout", state.step)``, and the loss draws
 
     * of the whole batch from s itself;
@@ -63,7 +63,8 @@ def make_train_step(
       >>> int(state.step)
       1
     """
-    accumulate = as_size("accumulate", accumulate, write=4)
+    accumulate, per_example = as_size("accumulate", accumulate, write=4), as_bool("per_example", per_example)
+    as_callables("loss_fn", (loss_fn,))
     batch_loss = _mean_over_examples(loss_fn) if per_example else loss_fn
 
     def step(state, batch):
@@ -79,16 +80,38 @@ def make_train_step(
             gradients, (metrics, collections) = jax.grad(loss_of, has_aux=True)(state.params)
             return gradients, metrics, collections
 
+        def value_of(params):
+            """The loss at other parameters, as the line searches of some optimizers need it."""
+            if accumulate == 1:
+                key = step_key if number is None else _folded(step_key, number, batch)
+                return _call(batch_loss, params, batch, key, state.collections)[0]
+
+            def add(collections, part):
+                key = _folded(step_key, part[1], part[0])
+                loss, _, update = _call(batch_loss, params, part[0], key, collections)
+                return {**collections, **update}, loss
+
+            return lax.scan(add, state.collections, (_cut(batch, accumulate), number))[1].mean()
+
         number = jnp.arange(_count_examples(batch), dtype=jnp.int32) if per_example else None
         if accumulate == 1:
             gradients, metrics, collections = gradient(state.collections, batch, number)
         else:
             number = _cut(number, accumulate) if per_example else jnp.arange(accumulate, dtype=jnp.int32)
             gradients, metrics, collections = _mean_over_parts(gradient, state, (_cut(batch, accumulate), number))
-        state = state.apply_gradients(grads=gradients, collections=collections)
+        extra = {"value": metrics["loss"], "grad": gradients, "value_fn": value_of}
+        state = state.apply_gradients(grads=gradients, extra=extra, collections=collections)
         return without_weak_types(state), metrics
 
+    step.settings = {"accumulate": accumulate, "per_example": per_example}  # pyright: ignore
     return jax.jit(step, donate_argnums=0)
+
+
+def settings_of(train_step) -> dict[str, Any]:
+    """The arguments that `make_train_step` made a step with, also below `vmap_seeds`; nothing of another step."""
+    while train_step is not None and not hasattr(train_step, "settings"):
+        train_step = getattr(train_step, "__wrapped__", None)
+    return {} if train_step is None else train_step.settings
 
 
 def make_eval_step(loss_fn: Callable[..., Any]) -> Callable[[TrainState, Any], dict[str, jax.Array]]:

@@ -5,10 +5,12 @@ and a SHA-256 of every file. It is written under another name and renamed, so th
 whenever the process is killed; the hashes find what was damaged later.
 """
 
-import hashlib
-import json
+import contextlib
+import errno
+import itertools
 import os
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -19,8 +21,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jdrop.training._leaves import data_of, is_key, with_data
+from jdrop.training._record import MANIFEST, read_record, write_record
 
-ARRAYS, MANIFEST, SAVING, BROKEN = "arrays", "run.json", ".saving-", ".broken"
+try:
+    import fcntl
+except ImportError:  # where there is no POSIX, two runs in one folder go unnoticed
+    fcntl = None
+
+ARRAYS, SAVING, BROKEN = "arrays", ".saving-", ".broken"
 
 
 class CheckpointError(OSError, ValueError):
@@ -29,6 +37,8 @@ class CheckpointError(OSError, ValueError):
 
 def as_folder(path) -> Path:
     """The absolute path of a folder on this machine's file system."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise TypeError(f"checkpoint_dir is {path!r}, but the name of a folder is needed: checkpoint_dir='run'.")
     if "://" in str(path):
         raise ValueError(
             f"checkpoint_dir is {str(path)!r}, but a folder of a file system is needed: mount it, and write where."
@@ -40,8 +50,10 @@ def checkpoint_steps(folder) -> list[int]:
     """The steps of the checkpoints in a folder, ascending; whatever else is there is somebody else's."""
     return sorted(
         int(path.name)
-        for path in folder.glob("*")
-        if path.name.isdecimal()
+        for path in folder.iterdir()
+        if path.name.isascii()
+        and path.name.isdecimal()
+        and len(path.name) < 19
         and path.name == str(int(path.name))
         and ((path / MANIFEST).exists() or (path / ARRAYS).exists())
     )
@@ -52,7 +64,7 @@ def prepare(folder):
 
     def begin():
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(f"{SAVING}*"):
+        for path in [path for path in folder.iterdir() if path.name.startswith(SAVING)]:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         probe = folder / f"{SAVING}probe"
         probe.mkdir()
@@ -64,6 +76,54 @@ def prepare(folder):
         raise CheckpointError(
             f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a folder against other runs, until this one ends or its process dies."""
+    descriptor = None
+
+    def hold():
+        nonlocal descriptor
+        descriptor = os.open(folder, os.O_RDONLY)
+        lock(descriptor, wait=False)
+
+    try:
+        _by_first_process(hold)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"checkpoint_dir {folder} is in use by another run: wait until that ends, or give another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def lock(descriptor, wait=True):
+    """Lock an open file or folder, where the system can; without `wait` a BlockingIOError says that it is locked."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks
+        pass
+
+
+@contextlib.contextmanager
+def _plain(folder):
+    """A path to a folder that no library takes for a pattern, whatever the folder is called."""
+    if not set("*?[]{}\\") & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def save(folder, step, tree, about, keep):
@@ -86,7 +146,9 @@ def save(folder, step, tree, about, keep):
 
     def finish():
         described = {name: _description(leaf) for name, leaf in _named(tree).items()}
-        _write_manifest(temporary, {"leaves": described, **about})
+        write_record(temporary, {"leaves": described, **about})
+        for path in [*temporary.rglob("*"), temporary]:
+            _sync_to_disk(path)
         os.rename(temporary, target)
         _sync_to_disk(folder)
 
@@ -99,16 +161,18 @@ def save(folder, step, tree, about, keep):
         _by_first_process(begin)
         # Empty arrays have nothing to be saved, and orbax does not take them.
         arrays = {name: data_of(leaf) for name, leaf in _named(tree).items() if leaf.size}
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            checkpointer.save(temporary / ARRAYS, args=ocp.args.PyTreeSave(arrays))
+        with _plain(temporary) as path, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path / ARRAYS, args=ocp.args.PyTreeSave(arrays))
+        _read(temporary, arrays)  # what can't be read again was not saved
         _by_first_process(finish)
     except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        older = checkpoint_steps(folder)
+        older = checkpoint_steps(folder) if folder.is_dir() else []
         kept = f"that of step {older[-1]} is whole and will be used" if older else "there is no earlier one"
         raise CheckpointError(
-            f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. Make room, or "
-            "copy the folder and give the copy's name, and run the same again to resume."
+            f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. "
+            f"{'Make room' if _is_full(error) else 'See to the cause'}, or copy the folder and give the copy's name, and "
+            "run the same again to resume."
         ) from error
     if keep is not None:
         _by_first_process(remove_old)
@@ -125,9 +189,9 @@ def newest(folder):
     steps, broken, found = checkpoint_steps(folder), [], None
     for step in reversed(steps):
         try:
-            found = folder / str(step), _read_manifest(folder / str(step))
+            found = folder / str(step), read_record(folder / str(step))
             break
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             broken.append((step, error))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"looked through {folder}")  # before anything there is renamed
@@ -145,8 +209,11 @@ def newest(folder):
 
         def set_aside():
             for step, _ in broken:
-                shutil.rmtree(folder / f"{step}{BROKEN}", ignore_errors=True)
-                (folder / str(step)).rename(folder / f"{step}{BROKEN}")
+                names = itertools.chain([BROKEN], (f"{BROKEN}-{n}" for n in itertools.count(2)))
+                paths = (folder / f"{step}{name}" for name in names)
+                aside = next(path for path in paths if path.is_dir() or not os.path.lexists(path))
+                shutil.rmtree(aside, ignore_errors=True)
+                (folder / str(step)).rename(aside)
 
         _by_first_process(set_aside)
     return found
@@ -171,13 +238,12 @@ def restore(path, about, like):
             f"{' ...' if len(differences) > 5 else ''}. Resume with the state that the run began with, or give another "
             "checkpoint_dir."
         )
-    data = {name: data_of(leaf) for name, leaf in leaves.items() if leaf.size}
-    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in data.items()}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        restored = checkpointer.restore(
-            path / ARRAYS,
-            args=ocp.args.PyTreeRestore(targets, restore_args=ocp.checkpoint_utils.construct_restore_args(targets)),
-        )
+    try:
+        restored = _read(path, {name: data_of(leaf) for name, leaf in leaves.items() if leaf.size})
+    except Exception as error:  # orbax's own
+        raise CheckpointError(
+            f"the checkpoint {path} can't be read ({error}): move it away, to go on from the one before."
+        ) from error
 
     def place(name, leaf):
         if not leaf.size:
@@ -187,6 +253,25 @@ def restore(path, about, like):
         return with_data(leaf, array)
 
     return jax.tree.unflatten(jax.tree.structure(like), [place(name, leaf) for name, leaf in leaves.items()])
+
+
+def _read(folder, like):
+    """The arrays of a checkpoint, laid out as those."""
+    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in like.items()}
+    with _plain(folder) as path, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(
+            path / ARRAYS,
+            args=ocp.args.PyTreeRestore(targets, restore_args=ocp.checkpoint_utils.construct_restore_args(targets)),
+        )
+
+
+def _is_full(error) -> bool:
+    """Whether a disk was full: the system's number says so, or what a library has made of its words."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _named(tree):
@@ -200,34 +285,6 @@ def _description(leaf):
 
 def _words(description):
     return "missing" if description is None else f"{description['dtype']}{description['shape']}"
-
-
-def _write_manifest(folder, about):
-    files = {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    run = {"files": files, **about}
-    (folder / MANIFEST).write_text(json.dumps({"sha256": _text_digest(run), "run": run}), encoding="utf-8")
-    for path in [*folder.rglob("*"), folder]:
-        _sync_to_disk(path)
-
-
-def _read_manifest(folder):
-    written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    run = written["run"]
-    if _text_digest(run) != written["sha256"]:
-        raise ValueError(f"{MANIFEST} was changed")
-    for name, digest in run["files"].items():
-        if _digest(folder / name) != digest:
-            raise ValueError(f"{name} was changed")
-    return run
-
-
-def _text_digest(run):
-    return hashlib.sha256(json.dumps(run).encode()).hexdigest()
-
-
-def _digest(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_to_disk(path):
