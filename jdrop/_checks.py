@@ -128,7 +128,7 @@ def count_examples(
 ) -> int:
     """The examples in a tree of arrays: the size of their common first axis."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
-    sizes = list(dict.fromkeys(shape[0] if shape else 0 for shape in shapes))
+    sizes = sorted({shape[0] if shape else 0 for shape in shapes})
     if len(sizes) != 1 or sizes[0] == 0:
         raise ValueError(f"{name} has arrays with first axes of {sizes}, but {but}")
     return sizes[0]

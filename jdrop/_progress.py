@@ -7,8 +7,16 @@ from rich.progress import Progress
 
 
 def progress_bar(shown, *columns, **options) -> Progress:
-    """A bar of rich's, which draws nothing unless it is shown and somebody looks."""
+    """A bar of rich's, on standard error."""
+    return Progress(*columns, console=_console(), disable=not shown, **options)
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal or a notebook, where a bar can move."""
+    return _console().is_terminal
+
+
+def _console():
     # In a notebook rich would draw by ipywidgets, and without these nothing; there as in a terminal \r redraws a line.
     notebook = type(getattr(builtins, "get_ipython", lambda: None)()).__name__ == "ZMQInteractiveShell"
-    console = Console(stderr=True, force_jupyter=False, force_terminal=True if notebook else None)
-    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), **options)
+    return Console(stderr=True, force_jupyter=False, force_terminal=True if notebook else None)

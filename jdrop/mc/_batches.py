@@ -8,7 +8,7 @@ import numpy as np
 
 from jdrop._checks import as_bool
 from jdrop._keys import as_typed_key, fold_in
-from jdrop._progress import progress_bar
+from jdrop._progress import is_watched, progress_bar
 from jdrop._types import Predict, PyTree
 from jdrop.mc._prediction import MCPrediction, mc_dropout
 
@@ -59,7 +59,7 @@ def mc_dropout_batches(
             f"batches is a {type(batches).__name__}, but an iterable of batches is needed, not one of them: write "
             "[batch], or (x[i : i + 256] for i in range(0, len(x), 256))."
         )
-    with progress_bar(as_bool("progress", progress)) as bar:
+    with progress_bar(as_bool("progress", progress) and is_watched()) as bar:
         total = len(batches) if isinstance(batches, Sized) else None
         task = bar.add_task("Monte Carlo", total=total)
         for b, x in enumerate(batches):

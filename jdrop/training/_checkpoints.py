@@ -2,6 +2,8 @@
 
 import contextlib
 
+import jax
+
 from jdrop.training._resume import contents, go_on
 from jdrop.training._storage import CheckpointError, as_folder, checkpoint_steps, locked, newest, prepare, save
 
@@ -13,6 +15,7 @@ class Checkpoints:
         self.folder, self.every, self.keep, self.resume = as_folder(folder), every, keep, resume
         self.source, self.settings = source, settings
         self.saved = None  # the step of the last one
+        self.journal = self.folder / ".log"  # names the lines of the log since then
 
     @contextlib.contextmanager
     def opened(self, run, stopping, end):
@@ -37,3 +40,5 @@ class Checkpoints:
             tree, about = contents(run, stopping, self.source, self.settings, log)
             save(self.folder, run.step, tree, about, self.keep)
             self.saved = run.step
+            if jax.process_index() == 0:
+                self.journal.unlink(missing_ok=True)

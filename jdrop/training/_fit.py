@@ -163,7 +163,8 @@ def fit(
         if checkpoint_dir is not None:
             checkpoints = Checkpoints(checkpoint_dir, save_every, keep, resume, source, settings)
             resumed = held.enter_context(checkpoints.opened(run, stopping, end))
-        log = open_log(log, run, resumed)
+        journal = checkpoints and checkpoints.journal
+        log = open_log(log, journal, resumed)
         if everywhere is not None:
             train_step = keep_layout(train_step, run.state, everywhere, donate_argnums=0)
         elif run.stack:
@@ -173,7 +174,7 @@ def fit(
         asked = held.enter_context(interrupts())
         shown = progress and jax.process_index() == 0
         advance = held.enter_context(progress_bar(run.step, end, lambda: run.examples(source), shown))
-        reporter, seconds = Reporter(run, source, callbacks, log, advance, end // run.steps), 0.0
+        reporter, seconds = Reporter(run, source, callbacks, log, journal, advance, end // run.steps), 0.0
         while True:
             try:
                 news = run.end_epoch(stopping.stopped) if run.metrics.arrays and run.step % run.steps == 0 else {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import json
 import math
 import time
@@ -13,11 +14,12 @@ import numpy as np
 from jdrop.training._storage import CheckpointError, lock
 
 
-def open_log(path, run, resumed):
+def open_log(path, journal, resumed):
     """A log's absolute path, its file there and open to writing, or None without one or in another process.
 
     `resumed` is None, or of the checkpoint that the run goes on from: the log's path and its length then. Of the lines
-    that came later those of this run are cut out, since it writes them again; what others have written there stays.
+    that came later those that the journal has are cut out, since the run writes them again; what others have written
+    there stays.
     """
     if path is None or jax.process_index() != 0:
         return None
@@ -29,9 +31,11 @@ def open_log(path, run, resumed):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(path) as file:
             if resumed is not None and resumed[0] == str(path):
+                own = set(journal.read_text().split()) if journal.is_file() else set()
                 file.seek(resumed[1])
                 later = file.read().splitlines(keepends=True)
-                others = [line for line in later if not line.startswith(_start(run).encode())]
+                # What has no end was being written when its process was killed.
+                others = [line for line in later if line.endswith(b"\n") and _name(line) not in own]
                 if len(others) < len(later):
                     file.truncate(resumed[1])
                     file.writelines(others)
@@ -48,15 +52,15 @@ def _opened(path):
         yield file
 
 
-def _start(run):
-    return f'{{"run": "{run.name}", '
+def _name(line):
+    return hashlib.sha256(line).hexdigest()
 
 
 class Reporter:
     """Tells the callbacks, the log and the progress bar what is new at a run's step."""
 
-    def __init__(self, run, source, callbacks, log, advance, epochs):
-        self.run, self.source, self.callbacks, self.log = run, source, callbacks, log
+    def __init__(self, run, source, callbacks, log, journal, advance, epochs):
+        self.run, self.source, self.callbacks, self.log, self.journal = run, source, callbacks, log, journal
         self.advance, self.epochs = advance, epochs
         self.started, self.step_before = time.monotonic(), run.step
 
@@ -69,15 +73,18 @@ class Reporter:
         if self.log is not None:
             rate = (step - self.step_before) * self.run.examples(self.source) / max(seconds, 1e-9)
             timed = record | {"seconds": time.monotonic() - self.started, "examples_per_second": rate}
-            self._write(json.dumps({"run": self.run.name, **_finite(timed)}) + "\n")
+            self._write(json.dumps(_finite(timed)).encode() + b"\n")
         self.step_before = step
         self._call(record)
 
     def _write(self, line):
         try:
+            if self.journal is not None:
+                with self.journal.open("a") as file:
+                    file.write(f"{_name(line)}\n")
             with _opened(self.log) as file:
                 whole = file.seek(0, 2) == 0 or (file.seek(-1, 2) >= 0 and file.read(1) == b"\n")
-                file.write(line.encode() if whole else b"\n" + line.encode())
+                file.write(line if whole else b"\n" + line)
         except OSError as error:
             raise CheckpointError(
                 f"log {self.log} can't be written to any more ({error}); the run's checkpoints are untouched: give a log "

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-RESERVED = ("step", "epoch", "seconds", "examples_per_second", "interrupted", "run")
+RESERVED = ("step", "epoch", "seconds", "examples_per_second", "interrupted")
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):

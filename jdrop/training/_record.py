@@ -74,7 +74,6 @@ def _check(run):
         "waited": reals,
         "log": lambda value: value is None or (text(value[0]) and whole(value[1])),
         "leaves": lambda value: all(_is_description(of) for of in value.values()),
-        "name": text,
         "alike": lambda value: isinstance(value, dict),
         "source": lambda value: value is None or isinstance(value, dict),
     }

@@ -14,7 +14,6 @@ def contents(run, stopping, source, settings, log):
     about = {
         **_identity(run, source),
         "alike": _alike(run, source, settings),
-        "name": run.name,
         "source": source.state(),
         "step": run.step,
         "history": run.history,
@@ -68,7 +67,6 @@ def go_on(run, stopping, source, settings, path, about, end):
         source.restore(about["source"], about["step"])
     except Exception as error:  # whatever an iterator of another library raises
         raise CheckpointError(f"the data can't go on where the checkpoint {path} was: {error}.") from error
-    run.name = about["name"]
     run.state, stopping.kept, run.metrics.arrays = tree["state"], tree["kept"], tree["metrics"]
     run.step = run.checked = about["step"]
     run.history, run.evaluated = about["history"], about["evaluated"]

@@ -1,7 +1,5 @@
 """A run: what training changes from step to step."""
 
-import secrets
-
 import jax
 import numpy as np
 
@@ -25,7 +23,7 @@ class Run:
                 "states at the same step, is needed: make it by jax.vmap(make_state)(keys)."
             )
         self.step = self.start = self.checked = int(numbers[0])
-        self.steps, self.name = steps, secrets.token_hex(4)  # steps of an epoch; what the run's lines in a log begin with
+        self.steps = steps  # of an epoch
         self.optimizer = _described(state.opt_state)
         self.metrics, self.history, self.evaluated = EpochMetrics(self.steps, self.stack, everywhere), {}, True
 

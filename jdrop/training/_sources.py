@@ -29,7 +29,10 @@ def as_source(data, batch_size, steps_per_epoch):
     indexed = hasattr(data, "__getitem__") and isinstance(data, Sized)
     if batch_size is None:
         if is_tree or not hasattr(data, "__iter__"):
-            raise TypeError(f"batch_size is missing, but data is a {type(data).__name__}, no iterable of batches: {_KINDS}.")
+            raise TypeError(
+                f"batch_size is None, but an integer of at least 1 is needed, as data is a {type(data).__name__}, which "
+                f"makes no batches: {_KINDS}."
+            )
         return Batches(data, steps_per_epoch)
     batch_size = as_size("batch_size", batch_size, write=32)
     if steps_per_epoch is not None:
