@@ -1,5 +1,6 @@
 """What every room checks, and the precision that every room computes in."""
 
+import inspect
 import operator
 from typing import Any
 
@@ -53,6 +54,8 @@ def to_array(name, value) -> Any:
       ValueError: a masked array, whose masked values are there but mean nothing.
     """
     if isinstance(value, jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            raise TypeError(f"{name} is made of PRNG keys, but an array of numbers is needed: look at the order.")
         return value
     refuse_masked(name, value)
     if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):
@@ -111,15 +114,24 @@ def as_bool(name, value) -> bool:
     raise TypeError(f"{name} is {value!r}, but a boolean is needed: write {name}=True or {name}=False.")
 
 
-def as_callables(name, values) -> list:
-    """Functions, in a list."""
+def as_callables(name, values, arguments) -> list:
+    """Functions that can be called with these arguments, such as "(key, x)", in a list."""
     try:
         values = list(values)
     except TypeError:
         raise TypeError(f"{name} is a {type(values).__name__}, but a list of functions is needed: write [f].") from None
     for value in values:
         if not callable(value):
-            raise TypeError(f"{name} is or holds {value!r}, but a function is needed: see the documentation of it.")
+            raise TypeError(f"{name} is or holds {value!r}, but a function {arguments} -> ... is needed.")
+        try:
+            inspect.signature(value).bind(*arguments.split(","))
+        except TypeError:
+            raise TypeError(
+                f"{name} is or holds a {type(value).__name__} that can't be called with {arguments}: write a function of "
+                "these."
+            ) from None
+        except ValueError:  # of some that are not written in Python nothing is known
+            pass
     return values
 
 

@@ -59,12 +59,16 @@ class Sites:
         only = (only,) if isinstance(only, str) else only
         if only is not None and not (isinstance(only, Sequence) and all(isinstance(each, str) for each in only)):
             raise TypeError(f'only is {only!r}, but names of layers are needed: write only="head/**".')
-        if not isinstance(inject or {}, Mapping) or not all(isinstance(each, str) for each in inject or {}):
+        inject = {} if inject is None else inject
+        if not isinstance(inject, Mapping) or not all(isinstance(each, str) for each in inject):
             raise TypeError(f'inject is {inject!r}, but a dict of layers and rates is needed: write {{"head": 0.5}}.')
-        for rate in (inject or {}).values():
-            as_rate(rate)
+        for place, rate in inject.items():
+            try:
+                as_rate(rate)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"inject[{place!r}]: {error}") from None
         self.only = None if only is None else tuple(only)
-        self.inject = tuple((inject or {}).items())
+        self.inject = tuple(inject.items())
 
     def __eq__(self, other):
         return isinstance(other, Sites) and (self.only, self.inject) == (other.only, other.inject)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -12,6 +13,7 @@ from jdrop._checks import at_least_float32, to_array
 from jdrop._keys import as_typed_key, note_use
 from jdrop._types import Flag, Scaling
 from jdrop.functional._dropout import draws, dropout
+from jdrop.masks._shape import as_shape
 
 
 def variational_mask(
@@ -52,9 +54,13 @@ def variational_mask(
     Paper:
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(f"dtype is {jnp.dtype(dtype)}, but a mask is 0 or 1 / (1 - rate): write dtype=jnp.float32.")
-    return dropout(key, jnp.ones(shape, dtype), rate, deterministic, scaling=scaling)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype is {dtype!r}, but a floating-point type is needed: write dtype=jnp.float32.") from None
+    if not jnp.issubdtype(kind, jnp.inexact):
+        raise TypeError(f"dtype is {kind}, but a mask is 0 or 1 / (1 - rate): write dtype=jnp.float32.")
+    return dropout(key, jnp.ones(as_shape(shape), kind), rate, deterministic, scaling=scaling)
 
 
 def zoneout(

@@ -66,11 +66,17 @@ def predictor(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, but a flax.linen.Module is needed: write MyModel(...).")
-    if not isinstance(variables, Mapping):
-        raise TypeError(f"variables is a {type(variables).__name__}, but a dict is needed: write model.init(key, x).")
-    streams = (rng_collection,) if isinstance(rng_collection, str) else tuple(rng_collection)
+    if not isinstance(variables, Mapping) or not all(isinstance(each, Mapping) for each in variables.values()):
+        raise TypeError(
+            f"variables is a {type(variables).__name__}, but a dict of collections is needed: write model.init(key, x)."
+        )
+    streams = [rng_collection] if isinstance(rng_collection, str) else rng_collection
+    if not isinstance(streams, (list, tuple)) or not streams or not all(isinstance(each, str) for each in streams):
+        raise TypeError(
+            f"rng_collection is {rng_collection!r}, but the name of a stream is needed, or a list of names."
+        )
     settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
-    return jax.tree_util.Partial(_Apply(model, streams, Sites(only, inject), settings), variables, arrays)
+    return jax.tree_util.Partial(_Apply(model, tuple(streams), Sites(only, inject), settings), variables, arrays)
 
 
 @dataclasses.dataclass(frozen=True)

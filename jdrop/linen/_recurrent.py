@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jdrop._checks import as_bool
 from jdrop._flax.cells import (
     DropoutCarry,
     advance,
@@ -132,6 +133,7 @@ class RecurrentDropout(_Wrapper):
         """
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
         recurrent_rate = self.rate if self.recurrent_rate is None else self.recurrent_rate
+        as_bool("fresh", self.fresh)
         self._check(carry, (self.rate, recurrent_rate), deterministic)
         inputs = dropout(mask_key(carry, "inputs", self.fresh), inputs, self.rate, deterministic)
         key = mask_key(carry, "recurrent", self.fresh)

@@ -43,7 +43,9 @@ def _pieces(rows, last):
         rows, last = (jnp.asarray(size).astype(jnp.int64) for size in (rows, last))
         columns = last
         for candidate in (1, *(2**n for n in range(1, 8))):  # from the last resort up, each before those below
-            columns = jnp.where((candidate < last) & (_fits(rows, last, candidate) | (candidate == 1)), candidate, columns)
+            columns = jnp.where(
+                (candidate < last) & (_fits(rows, last, candidate) | (candidate == 1)), candidate, columns
+            )
         columns = jnp.where(_fits(rows, last, last), last, columns)
         return (-(-last // columns)).astype(jnp.uint32), columns.astype(jnp.uint32)
 

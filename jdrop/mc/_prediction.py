@@ -186,7 +186,7 @@ def _most_samples(num_samples, tolerance, max_samples):
             f"num_samples={num_samples!r} and tolerance={tolerance!r} were given, but one of them decides how many "
             "passes are made: write max_samples=... to bound those of a tolerance."
         )
-    if not (isinstance(tolerance, (int, float, np.number)) and 0 < tolerance < float("inf")):
+    if not (isinstance(tolerance, (int, float, np.number)) and 0 < tolerance < 1e38):
         raise ValueError(
             f"tolerance is {tolerance!r}, but it bounds the standard error of the mean, in the unit of the outputs: "
             "write tolerance=0.01."

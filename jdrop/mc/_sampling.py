@@ -6,9 +6,10 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jdrop._checks import as_bool, as_size, count_examples, is_concrete, refuse_masked
+from jdrop._checks import as_bool, as_callables, as_size, count_examples, is_concrete, to_array
 from jdrop._keys import as_typed_key, fold_in
 from jdrop._types import Predict, PyTree
 from jdrop.mc._programs import as_program, inner_programs
@@ -144,6 +145,8 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
         raise TypeError(f"predict is a {type(predict).__name__}, but a function (key, x) -> outputs is needed.")
     if transform is not None and not callable(transform):
         raise TypeError(f"transform is {transform!r}, but a function is needed: write transform=jax.nn.softmax.")
+    as_callables("predict", [predict], "(key, x)")
+    as_callables("transform", [] if transform is None else [transform], "(outputs)")
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh is a {type(mesh).__name__}, but a jax.sharding.Mesh is needed: "
@@ -153,7 +156,9 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     chunk_size = None if chunk_size is None else as_size("chunk_size", chunk_size, write=10)
     key = as_typed_key(key)
-    refuse_masked("x", x)
+    for leaf in jax.tree.leaves(x):
+        if not hasattr(leaf, "dtype") or isinstance(leaf, np.ma.MaskedArray):
+            to_array("x", leaf)
     x = on_mesh(x, mesh)
     # What is a Partial stays one, which as_program leaves alone.
     wrap = jax.tree_util.Partial if isinstance(predict, jax.tree_util.Partial) else functools.partial
@@ -169,7 +174,9 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
 def _outputs(predict, key, x):
     outputs = predict(key, x)
     if not jax.tree.leaves(outputs) or not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(outputs)):
-        raise TypeError(f"predict returned {outputs!r}, but an array or a tree of arrays is needed: return the outputs.")
+        raise TypeError(
+            f"predict returned {outputs!r}, but an array or a tree of arrays is needed: return the outputs."
+        )
     return outputs
 
 
@@ -218,7 +225,8 @@ def warn_if_equal(num_samples, equal: bool):
         warnings.warn(
             f"all {num_samples} Monte Carlo samples are equal, so they show no uncertainty: predict does not use its "
             "key. Probably dropout was left deterministic, or its rate is 0: make predict with jdrop.linen.predictor "
-            "or jdrop.nnx.predictor, or call dropout with deterministic=False.",
+            "or jdrop.nnx.predictor, or call dropout with deterministic=False. Or what follows it hides it, such as a new "
+            "head whose weights are zeros.",
             stacklevel=3,
         )
 

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag
+from jdrop._checks import as_bool, as_flag
 from jdrop._flax.cells import (
     DropoutCarry,
     advance,
@@ -146,7 +146,7 @@ class RecurrentDropout(_Wrapper):
         super().__init__(cell, deterministic, rng_collection, rngs)
         self.rate: ArrayLike = rate
         self.recurrent_rate: ArrayLike = rate if recurrent_rate is None else recurrent_rate
-        self.fresh = fresh
+        self.fresh = as_bool("fresh", fresh)
 
     def _names(self, state):
         return ("inputs", "recurrent")

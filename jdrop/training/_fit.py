@@ -129,10 +129,10 @@ def fit(
         as_bool(name, value)
         for name, value in {"keep_best": keep_best, "scan": scan, "resume": resume, "progress": progress}.items()
     )
-    callbacks = as_callables("callbacks", callbacks)
-    (train_step,) = as_callables("train_step", (train_step,))
+    callbacks = as_callables("callbacks", callbacks, "(state, record)")
+    (train_step,) = as_callables("train_step", (train_step,), "(state, batch)")
     if eval_fn is not None:
-        as_callables("eval_fn", (eval_fn,))
+        as_callables("eval_fn", (eval_fn,), "(state)")
     if scan and not source.is_arrays:
         raise ValueError("scan=True keeps the data on the device, but data is no tree of arrays: write scan=False.")
     sizes = {"patience": (patience, 5), "eval_every": (eval_every, 100), "save_every": (save_every, 100)}

@@ -14,7 +14,7 @@ from jdrop.training._state import without_weak_types
 def replicated(sharding):
     """The sharding of what every device of the batch's mesh holds, or None without a mesh."""
     leaves = jax.tree.leaves(sharding)
-    if not leaves and jax.process_count() == 1:
+    if sharding is None and jax.process_count() == 1:
         return None
     meshes = {leaf.mesh for leaf in leaves if isinstance(leaf, NamedSharding)}
     if len(meshes) != 1 or not all(isinstance(leaf, NamedSharding) for leaf in leaves):

@@ -9,6 +9,7 @@ from jax import lax
 from jdrop.training._data import as_sent
 from jdrop.training._layout import constrain, keep_layout, on_devices
 from jdrop.training._metrics import write
+from jdrop.training._state import TrainState
 
 
 def each_step(run, train_step, source, sharding):
@@ -19,7 +20,7 @@ def each_step(run, train_step, source, sharding):
         while run.step < stop and not (asked.is_set() and jax.process_count() == 1):
             batch = source.batch(run.step)
             try:
-                state, metrics = train_step(run.state, batch)
+                state, metrics = _pair(train_step(run.state, batch))
             except KeyboardInterrupt:
                 # In the middle of the step its result is lost, and other processes may have gone on.
                 if run.is_deleted() or jax.process_count() > 1:
@@ -34,6 +35,15 @@ def each_step(run, train_step, source, sharding):
                 jax.block_until_ready(in_flight.popleft())
 
     return train
+
+
+def _pair(result):
+    """What a train step returned, (state, metrics)."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2 or not isinstance(result[0], TrainState):
+        raise TypeError(
+            f"train_step returned a {type(result).__name__}, but (state, metrics) is needed: use make_train_step."
+        )
+    return result
 
 
 def all_steps(run, train_step, source, sharding):
@@ -66,4 +76,4 @@ def _loop(train_step, shardings, state, arrays, data, rows, first, stop):
 
 def _step_on(train_step, shardings, state, data, rows):
     batch = jax.tree.map(lambda leaf: leaf[rows], data)
-    return train_step(state, batch if shardings is None else constrain(batch, shardings))
+    return _pair(train_step(state, batch if shardings is None else constrain(batch, shardings)))

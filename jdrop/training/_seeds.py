@@ -36,5 +36,6 @@ def vmap_seeds(function: Callable[..., Any], *, donate_argnums: int | Sequence[i
       >>> len(history["loss"]), len(history["loss"][0])
       (2, 5)
     """
-
+    if not callable(function):
+        raise TypeError(f"function is {function!r}, but a step or an evaluation of one state is needed.")
     return jax.jit(jax.vmap(function), donate_argnums=donate_argnums)

@@ -36,7 +36,9 @@ def as_source(data, batch_size, steps_per_epoch):
         return Batches(data, steps_per_epoch)
     batch_size = as_size("batch_size", batch_size, write=32)
     if steps_per_epoch is not None:
-        raise ValueError("steps_per_epoch is for data that are batches: an epoch of examples is all whole batches of them.")
+        raise ValueError(
+            "steps_per_epoch is for data that are batches: an epoch of examples is all whole batches of them."
+        )
     leaves = jax.tree.leaves(data)
     if not is_tree and not indexed and not (leaves and all(map(is_array, leaves))):
         raise TypeError(f"data is a {type(data).__name__}, which makes batches or has no examples: {_KINDS}.")
@@ -61,7 +63,9 @@ class Batches:
                 f"run would see it: {_KINDS}."
             )
         if self.once and not self.is_stream:
-            raise ValueError("steps_per_epoch is missing: an iterator has no length, so write how many batches make one.")
+            raise ValueError(
+                "steps_per_epoch is missing: an iterator has no length, so write how many batches make one."
+            )
         self.steps = as_size("steps_per_epoch", steps_per_epoch, write=100) if self.is_stream else _count(data)
 
     def begin(self, run, sharding):
@@ -75,7 +79,9 @@ class Batches:
         batch = jax.tree.map(self._leaf, self._next())
         self.after = step + 1
         leaves = jax.tree.leaves(batch)
-        self.batch_size = int(np.prod(leaves[0].shape[: len(self.stack) + 1])) // int(np.prod(self.stack)) if leaves else 1
+        self.batch_size = (
+            int(np.prod(leaves[0].shape[: len(self.stack) + 1])) // int(np.prod(self.stack)) if leaves else 1
+        )
         return placed(batch, self.sharding)
 
     def _leaf(self, leaf):

@@ -65,7 +65,9 @@ class TrainState(train_state.TrainState):
           ...     params={"w": jnp.zeros(3)}, tx=optax.adam(1e-3), key=jax.random.key(0))
         """
         if not callable(getattr(tx, "init", None)) or not callable(getattr(tx, "update", None)):
-            raise TypeError(f"tx is a {type(tx).__name__}, but an optax transformation is needed: write optax.adam(1e-3).")
+            raise TypeError(
+                f"tx is a {type(tx).__name__}, but an optax transformation is needed: write optax.adam(1e-3)."
+            )
         refuse_masked("params", params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jdrop._checks import as_bool, as_callables, as_size, count_examples
+from jdrop._checks import as_bool, as_size, count_examples
 from jdrop._keys import fold_in
 from jdrop.training._state import TrainState, without_weak_types
 
@@ -63,8 +63,8 @@ def make_train_step(
       >>> int(state.step)
       1
     """
+    _check_loss(loss_fn)
     accumulate, per_example = as_size("accumulate", accumulate, write=4), as_bool("per_example", per_example)
-    as_callables("loss_fn", (loss_fn,))
     batch_loss = _mean_over_examples(loss_fn) if per_example else loss_fn
 
     def step(state, batch):
@@ -133,12 +133,18 @@ def make_eval_step(loss_fn: Callable[..., Any]) -> Callable[[TrainState, Any], d
       ...     return ((jdrop.dropout(key, batch, 0.5, deterministic=key is None) @ params["w"]) ** 2).mean(), {}
       >>> evaluate = jdrop.training.make_eval_step(loss_fn)
     """
+    _check_loss(loss_fn)
 
     def evaluate(state, batch):
         loss, metrics, _ = _call(loss_fn, state.params, batch, None, state.collections)
         return {"loss": loss, **metrics}
 
     return jax.jit(evaluate)
+
+
+def _check_loss(loss_fn):
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn is {loss_fn!r}, but a function (params, batch, key) -> loss is needed.")
 
 
 def _mean_over_parts(gradient, state, parts):

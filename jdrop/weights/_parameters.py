@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 
-from jdrop._checks import at_least_float32
+from jdrop._checks import at_least_float32, refuse_masked
 
 NOT_KERNELS = ("bias", "scale")
 _VALUE = GetAttrKey("value")  # where an NNX variable, or a Linen box, has its array
@@ -14,12 +14,20 @@ def named(params):
 
     Raises:
       TypeError: a parameter that is not an array.
+      ValueError: two of one name.
     """
-    found = []
+    refuse_masked("params", params)
+    found, names = [], set()
     for path, leaf in tree_leaves_with_path(params):
         name = keystr(path[:-1] if path and path[-1] == _VALUE else path, simple=True, separator="/")
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
-            raise TypeError(f"the parameter {name!r} is a {type(leaf).__name__}, but an array is needed: jnp.asarray.")
+            raise TypeError(f"params has {name!r} as a {type(leaf).__name__}, but an array is needed: jnp.asarray.")
+        if name in names:
+            raise ValueError(
+                f"params has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, so that "
+                "each has one of its own."
+            )
+        names.add(name)
         found.append((path, name, leaf))
     return found
 
@@ -41,7 +49,7 @@ def check_inexact(name, leaf):
     """Raise a TypeError unless a parameter can be scaled."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         raise TypeError(
-            f"the parameter {name!r} has dtype {leaf.dtype}, but floating-point or complex weights are needed: give "
+            f"params has {name!r} of dtype {leaf.dtype}, but floating-point or complex weights are needed: give "
             "the trained parameters only."
         )
 
@@ -56,7 +64,7 @@ def kernels(params, excluded, write):
     ]
     if not found:
         raise ValueError(
-            f"the parameters are {[name for _, name, _ in arrays]}, and none is a kernel, which has two axes or more "
+            f"params holds {[name for _, name, _ in arrays]}, and none is a kernel, which has two axes or more "
             f"and is not named {', '.join(map(repr, excluded or NOT_KERNELS))}: give all parameters, or write {write}."
         )
     for _, name, leaf in found:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_scalar, at_least_float32
+from jdrop._checks import as_bool, as_scalar, at_least_float32
 from jdrop._types import PyTree
 from jdrop.weights._parameters import NOT_KERNELS, kernels, square, wide
 
@@ -71,6 +71,7 @@ def l2(params: PyTree, strength: ArrayLike, *, kernels_only: bool = True) -> jax
 
 def _penalty(params, strength, kernels_only, measure):
     strength = as_scalar("strength", strength, lambda s: (s >= 0) & (s < jnp.inf), "in [0, inf)", "strength=1e-4")
+    kernels_only = as_bool("kernels_only", kernels_only)
     leaves = [leaf for *_, leaf in kernels(params, NOT_KERNELS if kernels_only else None, "kernels_only=False")]
     dtype = jnp.float64 if any(at_least_float32(leaf.dtype) == jnp.float64 for leaf in leaves) else jnp.float32
     total = sum(jnp.sum(measure(wide(leaf)), dtype=dtype) for leaf in leaves)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_scalar
+from jdrop._checks import as_bool, as_scalar
 from jdrop._types import PyTree
 from jdrop.weights._parameters import check_inexact, last, named, wide
 
@@ -55,11 +55,11 @@ def scale_weights(params: PyTree, rates: Mapping[str, ArrayLike], *, inverse: bo
             f"rates is {rates!r}, but a dict from the layers whose inputs were dropped to their rates is needed: write "
             f"{{{(layers or ['Dense_1'])[-1]!r}: 0.5}}. The layers are {layers}."
         )
-    factors = {}
+    factors, inverse = {}, as_bool("inverse", inverse)
     for layer, value in rates.items():
         name = next((name for name in (layer, f"{layer}/kernel") if name in arrays), None)
         if name is None:
-            raise ValueError(f"rates names the layer {layer!r}, which has no kernel: write one of {layers}.")
+            raise ValueError(f"rates names the layer {layer!r}, which has no kernel in params: write one of {layers}.")
         path, leaf = arrays[name]
         if path in factors:
             raise ValueError(f"rates names the kernel {name!r} twice, as {layer!r} too: leave one out.")

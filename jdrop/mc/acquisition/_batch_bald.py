@@ -117,7 +117,7 @@ def _batch_bald(key, p, k, num_configurations):
         configuration, label = jnp.divmod(chosen, classes)
         posterior = posterior[:, configuration] * p[:, pick][:, label]
         total = posterior.sum(0)
-        posterior = posterior / jnp.where(total > 0, total, 1)
+        posterior = posterior / jnp.where(total > 0, total, 1)[None]
         return (posterior, weight, free.at[pick].set(False)), (pick, gain[pick])
 
     posterior = jnp.full((num_samples, size), 1 / num_samples, p.dtype)

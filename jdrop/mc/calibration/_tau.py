@@ -47,7 +47,7 @@ def fit_tau(outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 @jax.jit
 def _tau(outputs, targets):
-    squares = (outputs - targets) ** 2
+    squares = (outputs - targets[None]) ** 2
     mean = squares.mean()
     squares = squares / mean
 

@@ -13,7 +13,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Fit the temperature T that minimises the negative log-likelihood of held-out labels.
 
     ``T = argmin -(1/n) sum_i log (1/S) sum_s softmax(logits[s, i] / T)[labels[i]]``, over log T by L-BFGS from the
-    logits' standard deviation. The calibrated probabilities are ``jax.nn.softmax(logits / T)``, with ``.mean(0)`` over
+    geometric mean of the highest logit's lead. The calibrated probabilities are ``jax.nn.softmax(logits / T)``, with ``.mean(0)`` over
     Monte Carlo samples.
 
     To scale Monte Carlo mean probabilities instead, let their logarithms act as logits (``softmax(log(p) / T)`` is
@@ -56,7 +56,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @jax.jit
 def _temperature(logits, labels):
-    scale = logits.std(-1).mean()
+    # By the two highest alone, since classes may be masked by logits such as -1e9.
+    first, second = jnp.moveaxis(jax.lax.top_k(logits, 2)[0], -1, 0)
+    leads = first > second
+    scale = jnp.exp(jnp.log(jnp.where(leads, first - second, 1)).sum() / jnp.maximum(leads.sum(dtype=logits.dtype), 1))
     logits = (logits - logits.max(-1, keepdims=True)) / scale  # a slope of exactly 0 where all are certain
     chance = jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
 

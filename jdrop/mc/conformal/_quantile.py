@@ -16,7 +16,12 @@ def quantile_of(scores, alpha: Any) -> jax.Array:
     """The ceil((n + 1) (1 - alpha))-th smallest score."""
     if alpha is None or isinstance(alpha, str) or not is_concrete(alpha):
         raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
-    number = to_array("alpha", float(alpha) if isinstance(alpha, numbers.Rational) else alpha)
+    try:
+        number = to_array("alpha", float(alpha) if isinstance(alpha, numbers.Rational) else alpha)
+    except OverflowError:
+        raise ValueError(
+            "alpha is far above 1, but the probability of a miss lies in (0, 1): write alpha=0.1."
+        ) from None
     if number.shape or jnp.iscomplexobj(number):
         raise TypeError(f"alpha is {alpha!r}, but a concrete number in (0, 1) is needed: write alpha=0.1.")
     if not 0 < float(number) < 1:

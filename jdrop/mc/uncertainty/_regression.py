@@ -168,4 +168,6 @@ def central_interval(outputs: ArrayLike, coverage: ArrayLike = 0.95) -> tuple[ja
       Gneiting & Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", section 6.2.
     """
     coverage = as_fraction("coverage", coverage, zero=False)
+    if coverage.ndim > 1:
+        raise ValueError(f"coverage has shape {coverage.shape}, but one number is needed, or a row of them.")
     return quantiles(outputs, (1 - coverage) / 2), quantiles(outputs, (1 + coverage) / 2)
