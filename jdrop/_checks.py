@@ -73,8 +73,8 @@ def to_array(name, value) -> Any:
         ) from None
     if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)):
         raise TypeError(
-            f"{name} is a {type(value).__name__} of {array.dtype}, but an array of numbers is needed, each of at most 64 "
-            "bits: jnp.asarray([...])."
+            f"{name} is a {type(value).__name__} of {array.dtype}, but an array of numbers is needed, each of 64 "
+            "bits or less: jnp.asarray([...])."
         )
     return array
 
@@ -127,8 +127,8 @@ def as_callables(name, values, arguments) -> list:
             inspect.signature(value).bind(*arguments.split(","))
         except TypeError:
             raise TypeError(
-                f"{name} is or holds a {type(value).__name__} that can't be called with {arguments}: write a function of "
-                "these."
+                f"{name} is or holds a {type(value).__name__} that can't be called with {arguments}: write a function "
+                "of these."
             ) from None
         except ValueError:  # of some that are not written in Python nothing is known
             pass

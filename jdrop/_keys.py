@@ -49,7 +49,7 @@ def as_typed_key(key, what: str = "key") -> Any:
 
 
 def note_use(key):
-    """Let JAX's guard against the second use of a key, `jax_debug_key_reuse`, see that a mask is drawn from this one."""
+    """Let JAX's guard against the second use of a key, `jax_debug_key_reuse`, see this one's."""
     if jax.config.jax_debug_key_reuse:  # pyright: ignore
         jax.random.bits(key, (0,), "uint32")
 

@@ -49,7 +49,7 @@ class NNXNet(nnx.Module):
 
 
 def calls():
-    """{name: (function, {argument: value})}; in the order of the signature, with every argument that has junk to fear."""
+    """{name: (function, {argument: value})}; with every argument that has junk to fear."""
     mc, t = jdrop.mc, jdrop.training
     samples = mc.samples(predict, key(), X, 25, consistent=True)
     p, outputs = samples.mean(0), mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0] + 3, key(), X, 25)
@@ -196,7 +196,9 @@ def calls():
         "prior_tau": (
             mc.calibration.prior_tau, {"rate": 0.5, "length_scale": 1.0, "num_examples": 10, "weight_decay": 0.1}
         ),
-        "fit_temperature": (mc.calibration.fit_temperature, {"logits": 4 * jnp.eye(3)[LABELS], "labels": LABELS.at[0].set(1)}),
+        "fit_temperature": (
+            mc.calibration.fit_temperature, {"logits": 4 * jnp.eye(3)[LABELS], "labels": LABELS.at[0].set(1)}
+        ),
         "mean_std": (mc.acquisition.mean_std, {"probabilities": samples}),
         "random": (mc.acquisition.random, {"key": key(), "n": 5}),
         "top_k": (mc.acquisition.top_k, {"scores": targets, "k": 2}),
@@ -217,7 +219,8 @@ def calls():
             mc.plots.uncertainty_histogram, {"in_distribution": targets, "out_of_distribution": ones}
         ),
         "plots.most_least_certain": (
-            mc.plots.most_least_certain, {"images": jnp.ones((6, 3, 3)) * targets[:, None, None], "uncertainty": targets, "n": 2}
+            mc.plots.most_least_certain,
+            {"images": jnp.ones((6, 3, 3)) * targets[:, None, None], "uncertainty": targets, "n": 2},
         ),
         "plots.regression_band": (mc.plots.regression_band, {"x": targets, "outputs": outputs, "tau": 2.0}),
     }  # fmt: skip

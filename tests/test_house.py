@@ -13,7 +13,16 @@ import jdrop
 from experiments.api.main import generated, modules, names
 
 ROOT = Path(__file__).parent.parent
-FLOORS = {"_checks": 0, "_compat": 0, "_keys": 0, "_progress": 0, "_types": 0, "masks": 0, "functional": 1, "weights": 1}
+FLOORS = {
+    "_checks": 0,
+    "_compat": 0,
+    "_keys": 0,
+    "_progress": 0,
+    "_types": 0,
+    "masks": 0,
+    "functional": 1,
+    "weights": 1,
+}
 FLOORS |= {"_flax": 2, "linen": 3, "nnx": 3, "training": 3, "mc": 3}
 FILES = sorted((ROOT / "jdrop").rglob("*.py"))
 

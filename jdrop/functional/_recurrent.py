@@ -105,10 +105,10 @@ def zoneout(
         )
 
     if draws(rate, deterministic):
-        key = as_typed_key(key)
-        note_use(key)
+        typed = as_typed_key(key)
+        note_use(typed)
         # The two passes over the checkpoint are one use: what is drawn there has another key of the same words.
-        key = jax.random.wrap_key_data(jax.random.key_data(key), impl=jax.random.key_impl(key))
+        key = jax.random.wrap_key_data(jax.random.key_data(typed), impl=jax.random.key_impl(typed))
 
     # Without the checkpoint a loop over time would keep the masks of all its steps for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)

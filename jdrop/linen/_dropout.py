@@ -81,8 +81,8 @@ class Dropout(nn.Dropout):
         if name is None:
             raise MissingStreamError(
                 f"{type(self).__name__} at {'/'.join(self.path) or 'the top'} draws from the random stream "
-                f"{self.rng_collection!r}, which was not given: pass rngs={{{self.rng_collection!r}: key}} to apply, or "
-                "deterministic=True."
+                f"{self.rng_collection!r}, which was not given: pass rngs={{{self.rng_collection!r}: key}} to apply, "
+                "or deterministic=True."
             )
         return self.make_rng(name)
 

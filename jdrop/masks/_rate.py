@@ -35,7 +35,7 @@ def as_rate(rate) -> np.ndarray | jax.Array:
     if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"rate is {rate!r} of type {type(rate).__name__}, but {_ALLOWED}: write rate=0.5.")
     refuse_masked("rate", rate)
-    dtype = rate.dtype if hasattr(rate, "dtype") else jnp.result_type(float)
+    dtype = getattr(rate, "dtype", None) or jnp.result_type(float)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
     dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it

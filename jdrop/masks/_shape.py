@@ -1,12 +1,13 @@
 """Sizes and shapes: checked, and with the axes that share one decision folded to 1."""
 
 import operator
+from typing import Any
 
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 
-def as_shape(shape):
+def as_shape(shape) -> tuple[Any, ...]:
     """Return `shape` as a tuple of non-negative Python integers."""
     try:
         given = shape if hasattr(shape, "__len__") else (shape,)

@@ -25,8 +25,8 @@ def mc_dropout_batches(
     """Predict with Monte Carlo dropout, batch after batch, for data that do not fit in memory.
 
     Batch b is ``mc_dropout(predict, fold_in(key, "batch", b), x_b, num_samples, ...)``; only one is on the device. With
-    ``consistent=True`` it is ``mc_dropout(predict, key, x_b, num_samples, consistent=True, ...)``: one mask a sample for
-    the examples of all batches, as whatever joins them needs, such as `jdrop.mc.acquisition.batch_bald`.
+    ``consistent=True`` it is ``mc_dropout(predict, key, x_b, num_samples, consistent=True, ...)``: one mask a sample
+    for the examples of all batches, as whatever joins them needs, such as `jdrop.mc.acquisition.batch_bald`.
 
     Args:
       predict: `(key, x) -> outputs`, as for `jdrop.mc_dropout`.

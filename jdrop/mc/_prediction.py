@@ -3,19 +3,19 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jdrop._checks import as_size, is_concrete
 from jdrop._compat import zeros_of
-from jdrop._checks import as_size, at_least_float32, is_concrete
 from jdrop._types import Predict, PyTree
-from jdrop.mc._checks import on_simplex, tolerance_of
+from jdrop.mc._moments import Entropies, merged, moments_of
 from jdrop.mc._sampling import as_arguments, in_chunks, warn_if_equal, warn_if_not_finite
-from jdrop.mc.uncertainty._classification import entropy_of, relative_entropy
+from jdrop.mc.uncertainty._classification import entropy_of
 
 _STEP = 10  # samples after which a tolerance looks at their spread
 
@@ -78,14 +78,16 @@ class MCPrediction(struct.PyTreeNode):
 
     def _read(self, read):
         """What `read(mean, entropies)` gives of each output, NaN where that has no entropy."""
-        is_entropies = lambda node: isinstance(node, Entropies)
+
+        def is_entropies(node):
+            return isinstance(node, Entropies)
+
         known = [found.known for found in jax.tree.leaves(self.entropies, is_leaf=is_entropies)]
-        if all(is_concrete(each) for each in known) and not any(np.asarray(each).any() for each in known if each.size):
-            if any(each.size for each in known):
-                raise ValueError(
-                    "the samples are not probabilities (on the last axis they must be finite, not negative, and sum to "
-                    "1), so they have no entropy: pass transform=jax.nn.softmax to mc_dropout if they are logits."
-                )
+        if all(map(is_concrete, known)) and any(each.size for each in known) and not any(map(np.any, known)):
+            raise ValueError(
+                "the samples are not probabilities (on the last axis they must be finite, not negative, and sum to 1), "
+                "so they have no entropy: pass transform=jax.nn.softmax to mc_dropout if they are logits."
+            )
 
         def of_output(mean, found):
             if is_concrete(found.known) and np.asarray(found.known).all():
@@ -93,14 +95,6 @@ class MCPrediction(struct.PyTreeNode):
             return jnp.where(found.known, read(mean, found), jnp.nan)
 
         return jax.tree.map(of_output, self.mean, self.entropies, is_leaf=is_entropies)
-
-
-class Entropies(struct.PyTreeNode):
-    """The entropies of one output, over its last axis."""
-
-    expected: Any  # the mean of the samples'
-    information: Any  # that of the mean less the mean of the samples'
-    known: Any  # whether all samples were probabilities; the others are 0 where not, since NaN would be an error
 
 
 def mc_dropout(
@@ -199,10 +193,10 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
     """The moments of all samples, a chunk of them after another."""
     step = min(num_samples, _STEP) if auto else num_samples
 
-    def moments_of(run, chunk):
+    def of_all(run, chunk):
         def of_chunk(start, stop):
             indices = start + jnp.arange(chunk, dtype=jnp.uint32)
-            return _moments(run(indices), indices < stop)
+            return moments_of(run(indices), indices < stop)
 
         def of_step(start):
             stop = jnp.minimum(start + np.uint32(step), np.uint32(num_samples))
@@ -210,7 +204,7 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
                 return of_chunk(start, stop)
             zero = jax.tree.map(zeros_of, jax.eval_shape(of_chunk, start, stop))
             starts = start + jnp.arange(0, step, chunk, dtype=jnp.uint32)
-            return jax.lax.scan(lambda sums, at: (_merged(sums, of_chunk(at, stop)), None), zero, starts)[0]
+            return jax.lax.scan(lambda sums, at: (merged(sums, of_chunk(at, stop)), None), zero, starts)[0]
 
         def goes_on(moments):
             count = moments.count
@@ -223,97 +217,12 @@ def _stream(predict, key, x, tolerance, num_samples, chunk_size, mesh, auto):
             return moments
 
         def add(moments):
-            return _merged(moments, of_step(moments.count.astype(jnp.uint32)))
+            return merged(moments, of_step(moments.count.astype(jnp.uint32)))
 
         return jax.lax.while_loop(goes_on, add, moments)
 
-    moments = in_chunks(moments_of, predict, key, x, step, chunk_size, mesh)
+    moments = in_chunks(of_all, predict, key, x, step, chunk_size, mesh)
     count = moments.count
     mean = jax.tree.map(lambda first, low: first + low, moments.first, moments.low)
     std = jax.tree.map(lambda root: root / jnp.sqrt(count.astype(root.dtype)), moments.root)
     return MCPrediction(mean, std, count.astype(jnp.uint32), moments.entropies)
-
-
-class _Moments(NamedTuple):
-    """Of a set of samples. No number is a small difference of large ones, nor a square."""
-
-    count: Any  # float32
-    first: Any  # the first sample
-    low: Any  # the mean less that
-    root: Any  # the root of the sum of squared deviations from the mean
-    entropies: Any
-
-
-def _moments(drawn, taken) -> _Moments:
-    """The moments of those of the samples that are `taken`, of which the first is one."""
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):
-        raise TypeError(
-            f"predict returned {jax.tree.map(lambda leaf: leaf.dtype, drawn)}, but mc_dropout averages "
-            "floating-point arrays: return these, or draw any outputs with jdrop.mc.samples."
-        )
-    count = taken.sum(dtype=jnp.float32)
-
-    def of_taken(leaf):
-        return jnp.where(taken.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype))
-
-    def average(leaf):
-        return of_taken(leaf).sum(0) / count.astype(leaf.dtype)
-
-    def root(deviation):
-        deviation = of_taken(deviation)
-        largest = jax.lax.stop_gradient(jnp.abs(deviation).max(0))
-        unit = jnp.where(largest == 0, 1, largest)
-        square = ((deviation / unit[None]) ** 2).sum(0)
-        positive = jnp.where(largest == 0, 1, square)  # whose root has a derivative
-        return jnp.where(largest == 0, 0, unit * jnp.sqrt(positive))
-
-    def entropies(leaf):
-        wide = leaf.astype(at_least_float32(leaf.dtype))
-        if leaf.ndim == 1:
-            return Entropies(jnp.zeros((), wide.dtype), jnp.zeros((), wide.dtype), jnp.zeros((), bool))
-        each = on_simplex(wide, tolerance_of(leaf.dtype)) | ~taken.reshape(-1, *(1,) * (leaf.ndim - 1))
-        known = each.all(0)
-        p = jnp.where(known[None], wide, jnp.zeros((), wide.dtype))
-        information = relative_entropy(p, average(p)[None])
-        return Entropies(average(entropy_of(p)), average(information), known[..., 0])
-
-    found = jax.tree.map(entropies, drawn)
-    drawn = jax.tree.map(lambda leaf: leaf.astype(at_least_float32(leaf.dtype)), drawn)
-    first = jax.tree.map(lambda leaf: leaf[0], drawn)
-    drawn = jax.tree.map(lambda leaf, first: leaf - first[None], drawn, first)
-    low = jax.tree.map(average, drawn)
-    return _Moments(count, first, low, jax.tree.map(lambda y, m: root(y - m[None]), drawn, low), found)
-
-
-def _merged(these: _Moments, those: _Moments) -> _Moments:
-    """The moments of two sets of samples together (Chan, Golub & LeVeque 1979); the second is not empty."""
-    n, m = these.count, those.count
-    share = m / (n + m)
-    first = jax.tree.map(lambda a, b: jnp.where(n > 0, a, b), these.first, those.first)
-    gap = jax.tree.map(
-        lambda first, a, b_first, b: jnp.where(n > 0, (b_first - first) + b - a, b),
-        first, these.low, those.first, those.low,
-    )  # fmt: skip
-    low = jax.tree.map(lambda a, gap: a + gap * share.astype(a.dtype), these.low, gap)
-
-    def root(q, r, gap):
-        return jnp.hypot(jnp.hypot(q, r), jnp.abs(gap) * jnp.sqrt(n * share).astype(q.dtype))
-
-    def entropies(a, b, of_a, of_b, mean):
-        known = jnp.where(n > 0, of_a.known, True) & of_b.known
-        a, b, mean = (jnp.where(known[..., None], p, jnp.zeros((), p.dtype)) if p.ndim else p for p in (a, b, mean))
-        of = share.astype(mean.dtype)
-        expected = of_a.expected + (of_b.expected - of_a.expected) * of
-        if not mean.ndim:
-            return Entropies(expected, expected, known)
-        apart_a, apart_b = (relative_entropy(p, mean) for p in (a, b))
-        information = (1 - of) * (of_a.information + apart_a) + of * (of_b.information + apart_b)
-        return Entropies(*(jnp.where(known, e, jnp.zeros((), e.dtype)) for e in (expected, information)), known)
-
-    mean_of = functools.partial(jax.tree.map, lambda first, low: first + low)
-    found = jax.tree.map(
-        entropies,
-        mean_of(these.first, these.low), mean_of(those.first, those.low),
-        these.entropies, those.entropies, mean_of(first, low),
-    )  # fmt: skip
-    return _Moments(n + m, first, low, jax.tree.map(root, these.root, those.root, gap), found)

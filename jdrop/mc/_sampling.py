@@ -37,8 +37,8 @@ def samples(
     rows a library multiplies at once. What `predict` computes before its first use of the key is computed once.
 
     Args:
-      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make. It
-        is traced at each call, with the values that it then closes over, and compiled again only if its program has
+      predict: `(key, x) -> outputs`, a pure function, such as `jdrop.linen.predictor` and `jdrop.nnx.predictor` make.
+        It is traced at each call, with the values that it then closes over, and compiled again only if its program has
         changed. (In a `jax.tree_util.Partial` the arrays alone may change; in a function of `jax.jit` nothing may.)
       key: a PRNG key, shape ().
       x: the inputs that `predict` takes, an array or a tree of arrays.
@@ -225,8 +225,8 @@ def warn_if_equal(num_samples, equal: bool):
         warnings.warn(
             f"all {num_samples} Monte Carlo samples are equal, so they show no uncertainty: predict does not use its "
             "key. Probably dropout was left deterministic, or its rate is 0: make predict with jdrop.linen.predictor "
-            "or jdrop.nnx.predictor, or call dropout with deterministic=False. Or what follows it hides it, such as a new "
-            "head whose weights are zeros.",
+            "or jdrop.nnx.predictor, or call dropout with deterministic=False. Or what follows it hides it, such as a "
+            "new head whose weights are zeros.",
             stacklevel=3,
         )
 

@@ -41,7 +41,7 @@ class _Wrapper(nnx.RNNCellBase):
             raise nested(self, cell)
         rngs = stream(rngs, rng_collection)
         self.cell = cell
-        self.deterministic = deterministic
+        self.deterministic: Any = deterministic
         self.rng_collection = rng_collection
         self.rngs: Any = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
 
@@ -75,7 +75,7 @@ class _Wrapper(nnx.RNNCellBase):
         """The names of the masks: one for each part of the state, where a wrapper has no others."""
         return part_names(innermost(state))
 
-    def _flag(self, deterministic):
+    def _flag(self, deterministic) -> Any:
         deterministic = self.deterministic if deterministic is None else deterministic
         if deterministic is None:
             raise ValueError(

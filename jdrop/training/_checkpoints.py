@@ -4,8 +4,9 @@ import contextlib
 
 import jax
 
+from jdrop.training._first import CheckpointError, locked
 from jdrop.training._resume import contents, go_on
-from jdrop.training._storage import CheckpointError, as_folder, checkpoint_steps, locked, newest, prepare, save
+from jdrop.training._storage import as_folder, checkpoint_steps, newest, prepare, save
 
 
 class Checkpoints:
@@ -24,8 +25,8 @@ class Checkpoints:
         with locked(self.folder):
             if not self.resume and checkpoint_steps(self.folder):
                 raise CheckpointError(
-                    f"checkpoint_dir {self.folder} holds checkpoints: write resume=True to go on with that run, or give "
-                    "another."
+                    f"checkpoint_dir {self.folder} holds checkpoints: write resume=True to go on with that run, or "
+                    "give another."
                 )
             found, log = newest(self.folder), None
             if found is not None:

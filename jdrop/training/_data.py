@@ -99,8 +99,8 @@ def as_sent(array):
         limits = np.iinfo(narrow)
         if array.min() < limits.min or array.max() > limits.max:
             raise ValueError(
-                f"data holds the integers {array.min()} to {array.max()}, but JAX has {narrow} here: number them from 0, "
-                "or switch on jax_enable_x64."
+                f"data holds the integers {array.min()} to {array.max()}, but JAX has {narrow} here: number them from "
+                "0, or switch on jax_enable_x64."
             )
     return array
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jdrop.training._storage import CheckpointError, lock
+from jdrop.training._first import CheckpointError, lock
 
 
 def open_log(path, journal, resumed):
@@ -87,8 +87,8 @@ class Reporter:
                 file.write(line if whole else b"\n" + line)
         except OSError as error:
             raise CheckpointError(
-                f"log {self.log} can't be written to any more ({error}); the run's checkpoints are untouched: give a log "
-                "that can, and run the same again to resume."
+                f"log {self.log} can't be written to any more ({error}); the run's checkpoints are untouched: give a "
+                "log that can, and run the same again to resume."
             ) from error
 
     def report_interrupt(self):

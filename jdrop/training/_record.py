@@ -55,24 +55,19 @@ def _own(folder, name):
 
 def _check(run):
     """Raise unless every value is of the kind that a run writes."""
-    whole = lambda value: type(value) is int and 0 <= value < 2**63
-    flag = lambda value: type(value) is bool
-    real = lambda value: type(value) in (int, float)
-    reals = lambda value: all(map(reals, value)) if isinstance(value, list) else real(value)
-    text = lambda value: isinstance(value, str)
     kinds = {
-        "step": whole,
-        "start": whole,
-        "seeds": lambda value: isinstance(value, list) and all(map(whole, value)),
-        "history": lambda value: all(text(name) and isinstance(of, list) and reals(of) for name, of in value.items()),
-        "metrics": lambda value: all(text(name) and of in ("float32", "float64") for name, of in value.items()),
-        "evaluated": flag,
-        "patience": lambda value: value is None or whole(value),
-        "keep_best": flag,
-        "has_kept": flag,
-        "best_loss": reals,
-        "waited": reals,
-        "log": lambda value: value is None or (text(value[0]) and whole(value[1])),
+        "step": _whole,
+        "start": _whole,
+        "seeds": lambda value: isinstance(value, list) and all(map(_whole, value)),
+        "history": lambda value: all(_text(name) and isinstance(of, list) and _reals(of) for name, of in value.items()),
+        "metrics": lambda value: all(_text(name) and of in ("float32", "float64") for name, of in value.items()),
+        "evaluated": _flag,
+        "patience": lambda value: value is None or _whole(value),
+        "keep_best": _flag,
+        "has_kept": _flag,
+        "best_loss": _reals,
+        "waited": _reals,
+        "log": lambda value: value is None or (_text(value[0]) and _whole(value[1])),
         "leaves": lambda value: all(_is_description(of) for of in value.values()),
         "alike": lambda value: isinstance(value, dict),
         "source": lambda value: value is None or isinstance(value, dict),
@@ -80,6 +75,22 @@ def _check(run):
     wrong = [name for name, is_right in kinds.items() if not is_right(run[name])]
     if wrong:
         raise ValueError(f"{MANIFEST} has a {wrong[0]} that no run writes")
+
+
+def _whole(value):
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _flag(value):
+    return type(value) is bool
+
+
+def _reals(value):
+    return all(map(_reals, value)) if isinstance(value, list) else type(value) in (int, float)
+
+
+def _text(value):
+    return isinstance(value, str)
 
 
 def _is_description(leaf):

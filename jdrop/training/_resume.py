@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
+from jdrop.training._first import CheckpointError
 from jdrop.training._layout import on_host
 from jdrop.training._leaves import data_of
-from jdrop.training._storage import CheckpointError, restore
+from jdrop.training._storage import restore
 
 
 def contents(run, stopping, source, settings, log):

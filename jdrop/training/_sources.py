@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +11,8 @@ from jdrop._checks import as_size
 from jdrop.training._data import Examples, as_sent, host_array, is_array, placed
 
 _KINDS = (
-    "give a tree of arrays or an object with a length and an index, and a batch_size; or an iterable of batches that can "
-    "be read again, such as a list or a DataLoader, without one"
+    "give a tree of arrays or an object with a length and an index, and a batch_size; or an iterable of batches that "
+    "can be read again, such as a list or a DataLoader, without one"
 )
 
 
@@ -30,8 +31,8 @@ def as_source(data, batch_size, steps_per_epoch):
     if batch_size is None:
         if is_tree or not hasattr(data, "__iter__"):
             raise TypeError(
-                f"batch_size is None, but an integer of at least 1 is needed, as data is a {type(data).__name__}, which "
-                f"makes no batches: {_KINDS}."
+                f"batch_size is None, but an integer of at least 1 is needed, as data is a {type(data).__name__}, "
+                f"which makes no batches: {_KINDS}."
             )
         return Batches(data, steps_per_epoch)
     batch_size = as_size("batch_size", batch_size, write=32)
@@ -55,7 +56,8 @@ class Batches:
     is_arrays = False
 
     def __init__(self, data, steps_per_epoch):
-        self.data, self.iterator, self.after, self.batch_size = data, None, None, 1
+        self.data, self.after, self.batch_size = data, None, 1
+        self.iterator: Any = None
         self.is_stream, self.once = steps_per_epoch is not None, isinstance(data, Iterator)
         if self.once and not hasattr(data, "get_state"):
             raise TypeError(
@@ -97,8 +99,8 @@ class Batches:
                 if (batch := next(self.iterator, None)) is not None:
                     return batch
         raise ValueError(
-            f"data ended before the {self.steps} batches of an epoch were read: let it have as many each time, or write "
-            "steps_per_epoch."
+            f"data ended before the {self.steps} batches of an epoch were read: let it have as many each time, or "
+            "write steps_per_epoch."
         )
 
     def _seek(self, step):

@@ -72,14 +72,15 @@ class TrainState(train_state.TrainState):
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
                 raise TypeError(
-                    f"params has a {type(leaf).__name__} at {jax.tree_util.keystr(path)}, but a tree of arrays, such as a "
-                    "dict, is needed: of an Equinox model write eqx.partition(model, eqx.is_inexact_array)[0]."
+                    f"params has a {type(leaf).__name__} at {jax.tree_util.keystr(path)}, but a tree of arrays, such "
+                    "as a dict, is needed: of an Equinox model write eqx.partition(model, eqx.is_inexact_array)[0]."
                 )
         fields = {"key": as_typed_key(key), "collections": dict(collections or {}), **kwargs}
         if isinstance(params, Mapping):  # in which Flax may look for parameters in 8 bits
             state = super().create(apply_fn=apply_fn, params=params, tx=tx, **fields)
         else:
-            state = cls(step=0, apply_fn=apply_fn, params=params, tx=tx, opt_state=tx.init(params), **fields)
+            fields |= {"apply_fn": apply_fn, "opt_state": tx.init(params)}
+            state = cls(step=0, params=params, tx=tx, **fields)
         # Steps donate their state: without a copy the first one would delete the caller's own arrays.
         return jax.tree.map(jnp.copy, without_weak_types(state.replace(step=jnp.zeros((), jnp.int32))))
 

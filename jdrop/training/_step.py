@@ -21,7 +21,8 @@ def make_train_step(
     """Make the jitted function `(state, batch) -> (state, metrics)` of one gradient update.
 
     ``params <- params + tx(mean over i < accumulate of d loss_i / d params)``, where loss_i is the loss of micro-batch
-    i (the optimizer gets `value`, `grad` and `value_fn` too, where it takes them): the examples i, i + accumulate, i + 2 accumulate, ... of the batch. The step's key is
+    i: the examples i, i + accumulate, i + 2 accumulate, ... of the batch. The optimizer gets `value`, `grad` and
+    `value_fn` too, where it takes them. The step's key is
     ``s = fold_in(state.key, "dropout", state.step)``, and the loss draws
 
     * of the whole batch from s itself;
@@ -91,7 +92,7 @@ def make_train_step(
                 loss, _, update = _call(batch_loss, params, part[0], key, collections)
                 return {**collections, **update}, loss
 
-            return lax.scan(add, state.collections, (_cut(batch, accumulate), number))[1].mean()
+            return _mean(lax.scan(add, state.collections, (_cut(batch, accumulate), number))[1])
 
         number = jnp.arange(_count_examples(batch), dtype=jnp.int32) if per_example else None
         if accumulate == 1:

@@ -20,19 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from jdrop.training._first import CheckpointError, by_first_process
 from jdrop.training._leaves import data_of, is_key, with_data
 from jdrop.training._record import MANIFEST, read_record, write_record
 
-try:
-    import fcntl
-except ImportError:  # where there is no POSIX, two runs in one folder go unnoticed
-    fcntl = None
-
 ARRAYS, SAVING, BROKEN = "arrays", ".saving-", ".broken"
-
-
-class CheckpointError(OSError, ValueError):
-    """A checkpoint can't be written or read, or is another run's."""
 
 
 def as_folder(path) -> Path:
@@ -71,47 +63,11 @@ def prepare(folder):
         probe.rmdir()
 
     try:
-        _by_first_process(begin)
+        by_first_process(begin)
     except OSError as error:
         raise CheckpointError(
             f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
         ) from error
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Hold a folder against other runs, until this one ends or its process dies."""
-    descriptor = None
-
-    def hold():
-        nonlocal descriptor
-        descriptor = os.open(folder, os.O_RDONLY)
-        lock(descriptor, wait=False)
-
-    try:
-        _by_first_process(hold)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise CheckpointError(
-            f"checkpoint_dir {folder} is in use by another run: wait until that ends, or give another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def lock(descriptor, wait=True):
-    """Lock an open file or folder, where the system can; without `wait` a BlockingIOError says that it is locked."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise
-    except OSError:  # some network file systems have no locks
-        pass
 
 
 @contextlib.contextmanager
@@ -158,24 +114,24 @@ def save(folder, step, tree, about, keep):
             shutil.rmtree((folder / str(old)).rename(folder / f"{SAVING}removed-{old}"), ignore_errors=True)
 
     try:
-        _by_first_process(begin)
+        by_first_process(begin)
         # Empty arrays have nothing to be saved, and orbax does not take them.
         arrays = {name: data_of(leaf) for name, leaf in _named(tree).items() if leaf.size}
         with _plain(temporary) as path, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(path / ARRAYS, args=ocp.args.PyTreeSave(arrays))
         _read(temporary, arrays)  # what can't be read again was not saved
-        _by_first_process(finish)
+        by_first_process(finish)
     except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
         older = checkpoint_steps(folder) if folder.is_dir() else []
         kept = f"that of step {older[-1]} is whole and will be used" if older else "there is no earlier one"
         raise CheckpointError(
             f"the checkpoint of step {step} could not be saved in {folder} ({error}); {kept}. "
-            f"{'Make room' if _is_full(error) else 'See to the cause'}, or copy the folder and give the copy's name, and "
-            "run the same again to resume."
+            f"{'Make room' if _is_full(error) else 'See to the cause'}, or copy the folder and give the copy's name, "
+            "and run the same again to resume."
         ) from error
     if keep is not None:
-        _by_first_process(remove_old)
+        by_first_process(remove_old)
 
 
 def newest(folder):
@@ -215,7 +171,7 @@ def newest(folder):
                 shutil.rmtree(aside, ignore_errors=True)
                 (folder / str(step)).rename(aside)
 
-        _by_first_process(set_aside)
+        by_first_process(set_aside)
     return found
 
 
@@ -293,17 +249,3 @@ def _sync_to_disk(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _by_first_process(action):
-    """Let the first process do something while the others wait; an error there is an error in all of them."""
-    error = None
-    if jax.process_index() == 0:
-        try:
-            action()
-        except Exception as caught:
-            error = caught
-    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.array(error is not None)):
-        error = error or OSError("the first process has the reason")
-    if error is not None:
-        raise error

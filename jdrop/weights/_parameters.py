@@ -24,8 +24,8 @@ def named(params):
             raise TypeError(f"params has {name!r} as a {type(leaf).__name__}, but an array is needed: jnp.asarray.")
         if name in names:
             raise ValueError(
-                f"params has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, so that "
-                "each has one of its own."
+                f"params has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, so "
+                "that each has one of its own."
             )
         names.add(name)
         found.append((path, name, leaf))

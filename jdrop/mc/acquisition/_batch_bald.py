@@ -64,8 +64,8 @@ def batch_bald(
     k = as_batch_size(k, p.shape[1])
     if is_concrete(p) and _looks_independent(np.asarray(p, np.float64)):
         warnings.warn(
-            "the samples of different examples are uncorrelated, as if each example had masks of its own, but BatchBALD "
-            "needs samples that are one function over the pool: write jdrop.mc.samples(..., consistent=True).",
+            "the samples of different examples are uncorrelated, as if each example had masks of its own, but "
+            "BatchBALD needs samples that are one function of all: write jdrop.mc.samples(..., consistent=True).",
             stacklevel=2,
         )
     return _batch_bald(as_typed_key(key), p, k, as_size("num_configurations", num_configurations, write=10_000))

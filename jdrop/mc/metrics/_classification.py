@@ -279,8 +279,8 @@ def _bins(confidences, hits, edges):
     upper = jnp.append(edges, jnp.ones(1, edges.dtype))
     count, hit = (jax.ops.segment_sum(flags.astype(int), bins, num_bins) for flags in (bins >= 0, hits))
     # Buckets have sums of their own for every bin: for few bins only, or their memory would be the product.
-    buckets = {"bucket_size": 1024} if num_bins <= 1024 else {}
-    missing = jax.ops.segment_sum(upper[bins] - confidences, bins, num_bins, **buckets)
+    bucket_size = 1024 if num_bins <= 1024 else None
+    missing = jax.ops.segment_sum(upper[bins] - confidences, bins, num_bins, bucket_size=bucket_size)
     count, hit = count.astype(confidences.dtype), hit.astype(confidences.dtype)
     filled = jnp.maximum(count, 1)
     return jnp.where(count > 0, upper - missing / filled, 0), hit / filled, count
