@@ -557,7 +557,7 @@ def test_errors_of_the_wrappers():
     rngs = {"params": key(), **RNGS}
     for cell in (ours.RecurrentDropout(gru, 0.5, deterministic=False), ours.Zoneout(gru, 0.5, deterministic=False)):
         with pytest.raises(ours.MissingStreamError, match=r"'dropout'.*rngs=\{'dropout': key\}"):
-            nn.RNN(cell).init(key(), X)
+            nn.RNN(cell).apply({}, X)
         carry = cell.initialize_carry(key(), (BATCH, INPUTS))
         with pytest.raises(ours.MissingStreamError, match="method='initialize_carry'"):
             cell.init(rngs, carry, X[:, 0])

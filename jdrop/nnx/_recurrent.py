@@ -164,7 +164,7 @@ class RecurrentDropout(_Wrapper):
         """
         deterministic = self._flag(deterministic)
         self._check(carry, (self.rate, self.recurrent_rate), deterministic)
-        inputs = dropout(mask_key(carry, "inputs", self.fresh), inputs, self.rate, deterministic)
+        inputs = dropout(mask_key(carry, "inputs", self.fresh), inputs, self.rate, deterministic)  # pyright: ignore
         key = mask_key(carry, "recurrent", self.fresh)
         state, read = drop_state(key, carry.cell, self.recurrent_rate, deterministic)
         cell = self.cell if read is None else _reading(self.cell, state, read)

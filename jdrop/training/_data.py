@@ -29,7 +29,7 @@ class Examples:
         self.examples = count_examples("data", data) if self.is_arrays else len(data)
         if batch_size > self.examples:
             raise ValueError(
-                f"batch_size is {batch_size}, but data has only {self.examples} examples: write "
+                f"batch_size is {batch_size}, but there are only {self.examples} examples in data: write "
                 f"batch_size={self.examples} or less."
             )
         self.data = jax.tree.map(host_array, data) if self.is_arrays else data

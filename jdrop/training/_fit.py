@@ -58,11 +58,11 @@ def fit(
       train_step: `(state, batch) -> (state, metrics)`, from `make_train_step`; make it once, since each new one is
         compiled anew. Metrics are recorded in float32 (float64 stays); "step", "epoch", "seconds",
         "examples_per_second" and "eval_..." can't be their names.
-      data: a tree of arrays with the same first axis, the n examples, or an object that has a length n and gives example i
-        for ``data[i]``, both read batch by batch. Or, without a `batch_size`, an iterable of batches that can be read
-        again, whose order is its own: a list, a PyTorch `DataLoader`, tf.data or grain's datasets. Where its iterator
-        has `get_state` and `set_state`, as grain's, the state is saved with each checkpoint; another is read again up
-        to where the run was, which gives the same batches if its order is the same each time.
+      data: a tree of arrays with the same first axis, the n examples, or an object that has a length n and gives
+        example i for ``data[i]``, both read batch by batch. Or, without a `batch_size`, an iterable of batches that can
+        be read again, whose order is its own: a list, a PyTorch `DataLoader`, tf.data or grain's datasets. Where its
+        iterator has `get_state` and `set_state`, as grain's, the state is saved with each checkpoint; another is read
+        again up to where the run was, which gives the same batches if its order is the same each time.
       epochs: how many passes, at least 0; from the middle of an epoch on, the rest of it is the first.
       batch_size: examples a step, 1 to n; None for batches.
       steps_per_epoch: how many batches make an epoch, at least 1; None takes a whole pass over them. An iterator of
@@ -102,10 +102,10 @@ def fit(
         called. (With several processes, at the next event; a second Ctrl-C raises at once; where the program handles
         the signal itself, `fit` leaves that to it.)
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
-      CheckpointError: a checkpoint can't be written, none can be read, another run is using the folder, or it is another run's:
-        another model, optimizer (by its state, and the hyperparameters in that), kind of key, root key, data (by
-        shapes, types and 32 rows), batch size, `eval_every`, `accumulate` or `per_example`, or one that has gone
-        further than `epochs`. The code of the loss, and hyperparameters that no state shows, can't be compared.
+      CheckpointError: a checkpoint can't be written, none can be read, another run is using the folder, or it is
+        another run's: another model, optimizer (by its state, and the hyperparameters in that), kind of key, root key,
+        data (by shapes, types and 32 rows), batch size, `eval_every`, `accumulate` or `per_example`, or one that has
+        gone further than `epochs`. The code of the loss, and hyperparameters that no state shows, can't be compared.
       TypeError: a state of another kind, metrics that are not real numbers, a `sharding` that is none of a mesh, or
         that several processes need and have not.
       ValueError: sizes that do not fit, `patience` or `keep_best` without an evaluation loss, or processes with

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.table import Column
 from rich.text import Text
 
-from jdrop import _progress
+from jdrop._progress import progress_bar as new_bar
 
 REFRESH = 0.25  # seconds; drawing takes milliseconds that the steps would like to have
 
@@ -35,7 +35,7 @@ def progress_bar(first, end, size, shown):
         TextColumn("{task.fields[news]}", markup=False, table_column=rest),
     )
     drawn = 0.0
-    with _progress.progress_bar(shown, *columns, auto_refresh=False, expand=True) as bar:
+    with new_bar(shown, *columns, auto_refresh=False, expand=True) as bar:
         fields = {"first": first, "size": size, "news": ""}
         task = bar.add_task("training", total=end, completed=first, **fields)
 

@@ -22,10 +22,10 @@ def max_norm(limit: ArrayLike, *, axes: int | Sequence[int] | None = None) -> op
 
     Args:
       limit: the largest norm, above 0; 3 or 4 with dropout in the paper. A traced one out of range makes weights NaN.
-      axes: the axes of a kernel along which a unit's weights lie, such as 0, -2 or (0, 1). None is for the weights of Flax
-        and Haiku, by their names "kernel" and "w": it takes all axes but those of the "bias" beside a "kernel" (two for
-        a `DenseGeneral` that has two axes of features), or all but the last where there is none. A stack of layers as
-        `nn.scan` makes it needs them, and so do weights of another library.
+      axes: the axes of a kernel along which a unit's weights lie, such as 0, -2 or (0, 1). None is for the weights of
+        Flax and Haiku, by their names "kernel" and "w": it takes all axes but those of the "bias" beside a "kernel"
+        (two for a `DenseGeneral` that has two axes of features), or all but the last where there is none. A stack of
+        layers as `nn.scan` makes it needs them, and so do weights of another library.
 
     Returns:
       An `optax.GradientTransformation`, without a state. In 16 bits the norm is `limit` to the rounding of the sum.

@@ -21,7 +21,9 @@ def named(params):
     for path, leaf in tree_leaves_with_path(params):
         name = keystr(path[:-1] if path and path[-1] == _VALUE else path, simple=True, separator="/")
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
-            raise TypeError(f"params has {name!r} as a {type(leaf).__name__}, but an array is needed: jnp.asarray.")
+            raise TypeError(
+                f"params: the parameter {name!r} is a {type(leaf).__name__}, but an array is needed: jnp.asarray."
+            )
         if name in names:
             raise ValueError(
                 f"params has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, so "
@@ -49,7 +51,8 @@ def check_inexact(name, leaf):
     """Raise a TypeError unless a parameter can be scaled."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         raise TypeError(
-            f"params has {name!r} of dtype {leaf.dtype}, but floating-point or complex weights are needed: give "
+            f"params: the parameter {name!r} has dtype {leaf.dtype}, but floating-point or complex weights are "
+            "needed: give "
             "the trained parameters only."
         )
 
@@ -64,7 +67,8 @@ def kernels(params, excluded, write):
     ]
     if not found:
         raise ValueError(
-            f"params holds {[name for _, name, _ in arrays]}, and none is a kernel, which has two axes or more "
+            f"params: the parameters are {[name for _, name, _ in arrays]}, and none is a kernel, which has two "
+            "axes or more "
             f"and is not named {', '.join(map(repr, excluded or NOT_KERNELS))}: give all parameters, or write {write}."
         )
     for _, name, leaf in found:

@@ -37,7 +37,9 @@ def most_least_certain(
     images = np.asarray(as_finite("images", images, "count", "height", "width", *colors))
     uncertainty = np.asarray(as_finite("uncertainty", uncertainty, "count"))
     if len(uncertainty) != len(images):
-        raise ValueError(f"images has {len(images)}, but uncertainty has {len(uncertainty)} values: give one for each.")
+        raise ValueError(
+            f"there are {len(images)} images, but {len(uncertainty)} uncertainties: give one uncertainty for each."
+        )
     n = as_size("n", n, write=min(8, len(images)))
     if n > len(images):
         raise ValueError(f"n is {n}, but there are {len(images)} images: write n={len(images)}.")
