@@ -22,7 +22,7 @@ jax.distributed.initialize(f"localhost:{port}", count, index)
 from sharded import STEP, X, Y, evaluate, laid_out, make_mesh, make_state, numbers, train  # noqa: E402
 
 import jdrop  # noqa: E402
-from jdrop.training import _loops as loops  # noqa: E402
+from jdrop.training import _data as data_of_steps  # noqa: E402
 from jdrop.training import fit, vmap_seeds  # noqa: E402
 
 
@@ -92,7 +92,7 @@ def half():
 
 def interrupted(name, at):
     """A run that gets Ctrl-C in the middle of a step; what it ends with."""
-    calls, gather = [], loops.gather
+    calls, gather = [], data_of_steps.gather
 
     def interrupting(*arguments):
         calls.append(0)
@@ -100,7 +100,7 @@ def interrupted(name, at):
             os.kill(os.getpid(), signal.SIGINT)
         return gather(*arguments)
 
-    with mock.patch.object(loops, "gather", interrupting):
+    with mock.patch.object(data_of_steps, "gather", interrupting):
         kept = []
         try:
             over_all(

@@ -90,7 +90,7 @@ def pick(method, key, params, x):
     if method == "random":
         return acquisition.top_k(acquisition.random(key, len(x)), BATCH)
     predict = jdrop.linen.predictor(MODEL, {"params": params})
-    probabilities = jax.nn.softmax(jdrop.mc.samples(predict, key, x, PASSES))
+    probabilities = jax.nn.softmax(jdrop.mc.samples(predict, key, x, PASSES, consistent=True))
     if method == "BatchBALD":
         return acquisition.batch_bald(jdrop.fold_in(key, method), probabilities, BATCH, 500)[0]
     return acquisition.top_k(SCORES[method](probabilities), BATCH)

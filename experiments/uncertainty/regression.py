@@ -144,7 +144,9 @@ def draw_band(path, key, quick):
     predict = jdrop.linen.predictor(Network(shared=True), {"params": jax.tree.map(operator.itemgetter(0), params)})
     tau = jdrop.mc.calibration.fit_tau(jdrop.mc.samples(predict, key, x[held_out, None], 200), y[held_out])
     grid = jnp.linspace(-1.6, 1.6, 200)
-    ax = jdrop.mc.plots.regression_band(grid, jdrop.mc.samples(predict, key, grid[:, None], 200), tau=tau)
+    ax = jdrop.mc.plots.regression_band(
+        grid, jdrop.mc.samples(predict, key, grid[:, None], 200, consistent=True), tau=tau
+    )
     ax.plot(x, y, ".", color="black", zorder=4, label="data")
     ax.set(title="A regression with its Monte Carlo samples")
     ax.legend(loc="upper right", fontsize="small")

@@ -1,0 +1,101 @@
+"""Under each of JAX's own guards every public function does what it does without; junk is refused by its name."""
+
+import warnings
+
+import calls
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from cases import key
+from tiers import some
+
+import jdrop
+from experiments.api.main import modules, names
+
+GUARDS = {
+    "debug_nans": lambda: jax.debug_nans(True),
+    "key reuse": lambda: jax.debug_key_reuse(True),
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "leaks": lambda: jax.checking_leaks(),
+    "x64": lambda: jax.enable_x64(True),
+    "disable_jit": lambda: jax.disable_jit(True),
+}
+
+
+def called(name, function, arguments):
+    result = function(**arguments)
+    if name.endswith("predictor"):
+        result = result(key(), calls.X)
+    if name == "max_norm":
+        params = {"kernel": calls.KERNEL}
+        result = result.update(params, result.init(params), params)
+    plt.close("all")
+    return result
+
+
+@some("guard", GUARDS, 1, 2)
+def test_every_public_call_runs_under_jax_s_guards(guard):
+    with GUARDS[guard]():
+        for name, (function, arguments) in calls.calls().items():
+            called(name, function, arguments)
+
+
+class Thing:
+    pass
+
+
+JUNK = [None, "yes", Thing(), {1, 2}, 3 + 4j, float("nan"), 10**400, ["a"], np.array(["a"]), key()]
+JUNK += [np.ma.array([1.0, 2.0], mask=[0, 1])]
+
+
+@pytest.mark.slow
+def test_junk_is_accepted_or_refused_by_its_name():
+    """In each argument of each public function: a TypeError or a ValueError that names it, or none."""
+    for name, (function, arguments) in calls.calls().items():
+        for argument in arguments:
+            for junk in JUNK:
+                given = {**arguments, argument: junk}
+                if name == "fit" and argument != "state":
+                    given["state"] = calls.state()
+                if argument == "x" and (isinstance(junk, (complex, float)) or junk is None):
+                    continue  # a good input of another predict
+                said = argument
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        called(name, function, given)
+                except (TypeError, ValueError) as error:
+                    said = str(error).replace(" ", "_")
+                assert argument in said, (name, argument, junk, said)
+
+
+def test_every_public_draw_consumes_its_key():
+    x = jnp.ones((4, 4))
+    draws = {
+        "dropout": lambda k: jdrop.dropout(k, x, 0.5),
+        "keep_mask": lambda k: jdrop.keep_mask(k, (4, 4), 0.5),
+        "zoneout": lambda k: jdrop.zoneout(k, x, x + 1, 0.5),
+        "variational_mask": lambda k: jdrop.variational_mask(k, (4,), 0.5),
+        "random": lambda k: jdrop.mc.acquisition.random(k, 3),
+        "normal": lambda k: jax.random.normal(k, (3,)),
+    }
+    with jax.debug_key_reuse(True):
+        for first in draws.values():
+            jax.jit(first)(key(1))
+            for second in draws.values():
+                for run in (lambda k, a=first, b=second: (a(k), b(k)),):
+                    with pytest.raises(jax.errors.KeyReuseError):
+                        jax.jit(run)(key(1))
+        for name in ("dropout", "zoneout"):  # the backward pass is no second use
+            one = {
+                "dropout": lambda x, k: jdrop.dropout(k, x, 0.5),
+                "zoneout": lambda x, k: jdrop.zoneout(k, x, x, 0.5),
+            }
+            jax.jit(jax.grad(lambda x, k, f=one[name]: f(x, k).sum()))(x, key(2))
+        jax.jit(lambda k: jax.vmap(lambda r: jdrop.keep_mask(k, (4,), r))(jnp.linspace(0, 1, 3)))(key(3))
+
+
+def test_there_is_a_call_of_every_public_function():
+    assert set(calls.uncalled(modules(), names)) <= {"jdrop.nnx.update_model", "jdrop.training.tensorboard"}
