@@ -59,7 +59,9 @@ def scale_weights(params: PyTree, rates: Mapping[str, ArrayLike], *, inverse: bo
     for layer, value in rates.items():
         name = next((name for name in (layer, f"{layer}/kernel") if name in arrays), None)
         if name is None:
-            raise ValueError(f"rates names the layer {layer!r}, which has no kernel: write one of {layers}.")
+            raise ValueError(
+                f"rates names the layer {layer!r}, which has no kernel: write one of {layers}, the layers of params."
+            )
         path, leaf = arrays[name]
         if path in factors:
             raise ValueError(f"rates names the kernel {name!r} twice, as {layer!r} too: leave one out.")
