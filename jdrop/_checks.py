@@ -114,25 +114,18 @@ def as_bool(name, value) -> bool:
     raise TypeError(f"{name} is {value!r}, but a boolean is needed: write {name}=True or {name}=False.")
 
 
-def as_callables(name, values, arguments) -> list:
-    """Functions that can be called with these arguments, such as "(key, x)", in a list."""
+def check_callable(name, value, arguments):
+    """Raise a TypeError unless `value` can be called with these arguments, such as "(key, x)"."""
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r}, but a function {arguments} -> ... is needed.")
     try:
-        values = list(values)
+        inspect.signature(value).bind(*arguments.split(","))
     except TypeError:
-        raise TypeError(f"{name} is a {type(values).__name__}, but a list of functions is needed: write [f].") from None
-    for value in values:
-        if not callable(value):
-            raise TypeError(f"{name} is or holds {value!r}, but a function {arguments} -> ... is needed.")
-        try:
-            inspect.signature(value).bind(*arguments.split(","))
-        except TypeError:
-            raise TypeError(
-                f"{name} is or holds a {type(value).__name__} that can't be called with {arguments}: write a function "
-                "of these."
-            ) from None
-        except ValueError:  # of some that are not written in Python nothing is known
-            pass
-    return values
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that can't be called with {arguments}: write a function of these."
+        ) from None
+    except ValueError:  # of some that are not written in Python nothing is known
+        pass
 
 
 def count_examples(

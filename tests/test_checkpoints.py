@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
-from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
 from tiers import some
 
 from jdrop.training import CheckpointError, NonFiniteLossError, TrainState, fit, make_train_step
 from jdrop.training import _storage as storage
+from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
 
 SETTING = {"epochs": 10, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "progress": False}
 SETTING |= {"patience": 100, "keep_best": True}
@@ -243,6 +243,20 @@ def test_a_folder_that_can_t_be_written_to(tmp_path):
     folder.unlink()
     (tmp_path / "aside").rename(folder)
     same(run(checkpoint_dir=folder, eval_every=5), run(eval_every=5))
+
+
+def test_a_second_run_in_a_folder_says_so_and_removes_nothing(tmp_path):
+    folder, said = tmp_path / "run", []
+
+    def second(state, record):
+        (folder / ".saving-99").mkdir()  # what the first may be writing
+        with pytest.raises(CheckpointError, match="is in use by another run"):
+            run(checkpoint_dir=folder)
+        said.append((folder / ".saving-99").exists())
+        (folder / ".saving-99").rmdir()
+
+    same(run(checkpoint_dir=folder, epochs=1, eval_every=100, callbacks=[second]), run(epochs=1, eval_every=100))
+    assert said == [True]
 
 
 def test_ctrl_c_saves_and_raises(tmp_path, capsys):

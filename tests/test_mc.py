@@ -255,6 +255,24 @@ def test_equal_predictors_compile_once():
         scaled = jax.tree.map(lambda v, s=scale: v * jnp.float32(s), variables)
         jdrop.mc_dropout(jdrop.linen.predictor(Counting(), scaled), key(), x, 3)
     assert len(traces) == 1
+    jdrop.mc_dropout(jdrop.linen.predictor(Counting(), variables), key(), x, 3, transform=jax.nn.softmax)
+    before = len(traces)
+    jdrop.mc_dropout(jdrop.linen.predictor(Counting(), variables), key(), x, 3, transform=jax.nn.softmax)
+    assert len(traces) == before
+
+
+def test_a_function_defined_afresh_is_compiled_once_and_sees_what_has_changed():
+    from jdrop.mc._prediction import _stream
+
+    x, params = jnp.ones(3), {"w": jnp.ones(3)}
+
+    def mean():
+        return jdrop.mc_dropout(lambda k, x: jdrop.dropout(k, x, 0.5) * params["w"], key(), x, 10).mean
+
+    first, compiled = mean(), _stream._cache_size()
+    params["w"] = 3 * params["w"]
+    np.testing.assert_allclose(mean(), 3 * first)
+    assert _stream._cache_size() == compiled
 
 
 def test_moments_and_entropies_by_enumeration():

@@ -1,8 +1,10 @@
 """How a model of any framework is called for a prediction: its modes, its inputs, and which layers draw."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,34 +49,12 @@ def with_first(function, args, kwargs):
     return args, kwargs | {first: function(kwargs[first])}
 
 
+@dataclasses.dataclass(frozen=True)
 class Sites:
-    """Which layers of a model draw, by their places in it, such as "head/Dropout_0".
+    """Which layers of a model draw, by their places in it, such as "head/Dropout_0"."""
 
-    Args:
-      only: patterns of the layers with dropout that draw, None for all of them.
-      inject: {pattern: rate} of layers whose input is dropped.
-    """
-
-    def __init__(self, only, inject):
-        only = (only,) if isinstance(only, str) else only
-        if only is not None and not (isinstance(only, Sequence) and all(isinstance(each, str) for each in only)):
-            raise TypeError(f'only is {only!r}, but names of layers are needed: write only="head/**".')
-        inject = {} if inject is None else inject
-        if not isinstance(inject, Mapping) or not all(isinstance(each, str) for each in inject):
-            raise TypeError(f'inject is {inject!r}, but a dict of layers and rates is needed: write {{"head": 0.5}}.')
-        for place, rate in inject.items():
-            try:
-                as_rate(rate)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"inject[{place!r}]: {error}") from None
-        self.only = None if only is None else tuple(only)
-        self.inject = tuple(inject.items())
-
-    def __eq__(self, other):
-        return isinstance(other, Sites) and (self.only, self.inject) == (other.only, other.inject)
-
-    def __hash__(self):
-        return hash((self.only, self.inject))
+    only: tuple[str, ...] | None  # patterns of the layers with dropout that draw; None for all
+    inject: tuple[tuple[str, Any], ...]  # (pattern, rate) of the layers whose input is dropped
 
     def draws(self, path) -> bool:
         """Whether a layer with dropout draws."""
@@ -92,6 +72,22 @@ class Sites:
             for pattern in patterns:
                 if not any(_matches(pattern, path) for path in paths):
                     raise ValueError(f"{name} names {pattern!r}, which is none of the layers {sorted(set(paths))}.")
+
+
+def as_sites(only, inject) -> Sites:
+    """The sites that a predictor's arguments name, checked."""
+    only = (only,) if isinstance(only, str) else only
+    if only is not None and not (isinstance(only, Sequence) and all(isinstance(each, str) for each in only)):
+        raise TypeError(f'only is {only!r}, but names of layers are needed: write only="head/**".')
+    inject = {} if inject is None else inject
+    if not isinstance(inject, Mapping) or not all(isinstance(each, str) for each in inject):
+        raise TypeError(f'inject is {inject!r}, but a dict of layers and rates is needed: write {{"head": 0.5}}.')
+    for place, rate in inject.items():
+        try:
+            as_rate(rate)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"inject[{place!r}]: {error}") from None
+    return Sites(None if only is None else tuple(only), tuple(inject.items()))
 
 
 def _matches(pattern, path) -> bool:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from jdrop._compat import add_stream
-from jdrop._flax.modes import Sites, as_inputs, evaluation_arguments, with_first
+from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, with_first
 from jdrop._keys import fold_in
 from jdrop._types import Predict, PyTree
 from jdrop.functional._dropout import dropout
@@ -76,7 +76,7 @@ def predictor(
             f"rng_collection is {rng_collection!r}, but the name of a stream is needed, or a list of names."
         )
     settings, arrays = evaluation_arguments(type(model).__call__, kwargs)
-    return jax.tree_util.Partial(_Apply(model, tuple(streams), Sites(only, inject), settings), variables, arrays)
+    return jax.tree_util.Partial(_Apply(model, tuple(streams), as_sites(only, inject), settings), variables, arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +99,11 @@ class _Apply:
         return outputs
 
 
-_FORCED = (
-    (nn.Dropout, "deterministic", False),
-    (RecurrentDropout, "deterministic", False),
-    (Zoneout, "deterministic", False),
-    (nn.MultiHeadDotProductAttention, "deterministic", False),
-    (nn.BatchNorm, "use_running_average", True),
-)
+_DRAWING = (nn.Dropout, RecurrentDropout, Zoneout, nn.MultiHeadDotProductAttention)
 
 
 class _Layers:
-    """Call each layer in the mode of `_FORCED`, whatever its constructor or its caller said, with its input dropped."""
+    """Call each layer in the mode of a prediction, whatever its maker or its caller said, its input dropped."""
 
     def __init__(self, sites, key, stream):
         self.sites, self.key, self.stream, self.drawing, self.seen = sites, key, stream, [], []
@@ -125,12 +119,11 @@ class _Layers:
             key = fold_in(source, "inject")
             args, kwargs = with_first(lambda x: dropout(key, x, rate), args, kwargs)
         self.seen.append(path)
-        for kind, name, mode in _FORCED:
-            if isinstance(module, kind):
-                if kind is not nn.BatchNorm:
-                    self.drawing.append(path)
-                    mode = not self.sites.draws(path)
-                return self._forced(next_fun, args, kwargs, context, name, mode)
+        if isinstance(module, _DRAWING):
+            self.drawing.append(path)
+            return self._forced(next_fun, args, kwargs, context, "deterministic", not self.sites.draws(path))
+        if isinstance(module, nn.BatchNorm):
+            return self._forced(next_fun, args, kwargs, context, "use_running_average", True)
         return next_fun(*args, **kwargs)
 
     def _forced(self, next_fun, args, kwargs, context, name, mode):

@@ -42,7 +42,7 @@ def _pieces(rows, last):
     with jax.enable_x64(True):
         rows, last = (jnp.asarray(size).astype(jnp.int64) for size in (rows, last))
         columns = last
-        for candidate in (1, *(2**n for n in range(1, 8))):  # from the last resort up, each before those below
+        for candidate in (2**n for n in range(8)):  # from the last resort up, each before those below
             columns = jnp.where(
                 (candidate < last) & (_fits(rows, last, candidate) | (candidate == 1)), candidate, columns
             )

@@ -118,13 +118,13 @@ def as_probabilities(probabilities, *axes) -> jax.Array:
     """
     axes = axes or ("...", "classes")
     with jax.ensure_compile_time_eval():
-        array = as_array("probabilities", probabilities, *axes)
+        given = to_array("probabilities", probabilities)
+        array = as_array("probabilities", given, *axes)
         if array.shape[-1] < 2:
             raise ValueError(
                 f"probabilities has shape {array.shape}, but ({', '.join(axes)}) with at least 2 classes is needed: "
                 "write jnp.stack([1 - p, p], -1) for the probability p of a binary label."
             )
-        given = to_array("probabilities", probabilities).dtype
 
         def message(bad, at):
             row = np.asarray(array[at[:-1]])
@@ -133,7 +133,7 @@ def as_probabilities(probabilities, *axes) -> jax.Array:
                 "and must sum to 1 over the last axis: write jax.nn.softmax(logits)."
             )
 
-        return require(array, on_simplex(array, tolerance_of(given)), message)
+        return require(array, on_simplex(array, tolerance_of(given.dtype)), message)
 
 
 def tolerance_of(dtype) -> float:

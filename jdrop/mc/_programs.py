@@ -1,13 +1,17 @@
 """A function as the program that it is now: what it closes over is an argument, and equal programs compile once."""
 
 import dataclasses
+import hashlib
 import re
 import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from jdrop._checks import is_concrete
 
 
 def as_program(function, *args) -> jax.tree_util.Partial:
@@ -38,8 +42,17 @@ def _text(program):
     """A program in full, without the addresses of the functions that differentiate parts of it."""
     with np.printoptions(threshold=sys.maxsize):
         text = re.sub(r" at 0x[0-9a-f]+", "", str(program.jaxpr))
-    # Arrays that a part of it holds are not in the text: such a program equals itself alone.
-    return f"{id(program.jaxpr)} {text}" if any(inner.consts for inner in inner_programs(program.jaxpr)) else text
+    held = [_content(constant) for inner in inner_programs(program.jaxpr) for constant in inner.consts]
+    return f"{text} {held}"
+
+
+def _content(constant) -> str:
+    """What tells an array that a part of a program holds, and its text does not show, from others."""
+    if not is_concrete(constant) or (isinstance(constant, jax.Array) and constant.nbytes > 2**20):
+        return f"id {id(constant)}"  # which the program keeps alive, and nobody can change
+    is_key = isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key)
+    array = np.asarray(jax.random.key_data(constant) if is_key else constant)
+    return f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def inner_programs(jaxpr):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jdrop._checks import as_bool, as_callables, as_size, count_examples, is_concrete, to_array
+from jdrop._checks import as_bool, as_size, check_callable, count_examples, is_concrete, to_array
 from jdrop._keys import as_typed_key, fold_in
 from jdrop._types import Predict, PyTree
 from jdrop.mc._programs import as_program, inner_programs
@@ -143,10 +143,9 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
     """The arguments that all of Monte Carlo sampling shares, checked."""
     if not callable(predict):
         raise TypeError(f"predict is a {type(predict).__name__}, but a function (key, x) -> outputs is needed.")
-    if transform is not None and not callable(transform):
-        raise TypeError(f"transform is {transform!r}, but a function is needed: write transform=jax.nn.softmax.")
-    as_callables("predict", [predict], "(key, x)")
-    as_callables("transform", [] if transform is None else [transform], "(outputs)")
+    check_callable("predict", predict, "(key, x)")
+    if transform is not None:
+        check_callable("transform", transform, "(outputs)")
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh is a {type(mesh).__name__}, but a jax.sharding.Mesh is needed: "
@@ -166,7 +165,7 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
         predict = wrap(layer, predict)
     predict = as_program(predict, key, x)
     if transform is not None:
-        transform = as_program(transform, jax.eval_shape(_outputs, predict, key, x))
+        transform = as_program(transform, _call.eval_shape(predict, key, x))
         predict = jax.tree_util.Partial(_transformed, transform, predict)
     return predict, key, x, chunk_size, mesh
 
@@ -178,6 +177,9 @@ def _outputs(predict, key, x):
             f"predict returned {outputs!r}, but an array or a tree of arrays is needed: return the outputs."
         )
     return outputs
+
+
+_call = jax.jit(_outputs)  # whose trace of a Partial is kept, so that a model is traced once and not at each call
 
 
 def _consistent(predict, key, x):

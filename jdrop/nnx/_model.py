@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jdrop._flax.modes import Sites, as_inputs, evaluation_arguments, with_first
+from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, with_first
 from jdrop._keys import fold_in
 from jdrop._types import Predict
 from jdrop.functional._dropout import dropout
@@ -63,7 +63,7 @@ def predictor(
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
     _check_model(model)
-    sites, layers = Sites(only, inject), dict(_layers(model))
+    sites, layers = as_sites(only, inject), dict(_layers(model))
     sites.check([path for path, layer in layers.items() if isinstance(layer, _DRAWING)], layers)
     graphdef, state = nnx.split(model)
     settings, arrays = evaluation_arguments(type(model).__call__, kwargs)

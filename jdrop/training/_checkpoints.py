@@ -21,8 +21,8 @@ class Checkpoints:
     @contextlib.contextmanager
     def opened(self, run, stopping, end):
         """Hold the folder, and go on from its newest checkpoint: (the log's path, its length) there, or None."""
-        prepare(self.folder)
-        with locked(self.folder):
+        with locked(self.folder):  # before anything there is removed, which another run may be writing
+            prepare(self.folder)
             if not self.resume and checkpoint_steps(self.folder):
                 raise CheckpointError(
                     f"checkpoint_dir {self.folder} holds checkpoints: write resume=True to go on with that run, or "

@@ -22,17 +22,16 @@ class Examples:
     An epoch visits them in an order that follows from the root key, in whole batches.
     """
 
-    def __init__(self, data, batch_size):
+    def __init__(self, data, is_arrays, batch_size):
         refuse_masked("data", data)
-        self.is_arrays = all(is_array(leaf) for leaf in jax.tree.leaves(data)) or not hasattr(data, "__len__")
-        self.is_arrays |= isinstance(data, (list, tuple, dict))
-        self.examples = count_examples("data", data) if self.is_arrays else len(data)
+        self.is_arrays = is_arrays
+        self.examples = count_examples("data", data) if is_arrays else len(data)
         if batch_size > self.examples:
             raise ValueError(
                 f"batch_size is {batch_size}, but there are only {self.examples} examples in data: write "
                 f"batch_size={self.examples} or less."
             )
-        self.data = jax.tree.map(host_array, data) if self.is_arrays else data
+        self.data = jax.tree.map(host_array, data) if is_arrays else data
         self.batch_size, self.steps = batch_size, self.examples // batch_size
 
     def begin(self, run, sharding):
@@ -59,10 +58,10 @@ class Examples:
 
         return placed(jax.tree.map(stacked, *examples), self.sharding)
 
-    def identity(self):
-        """What a resumed run must have in common with the one that was interrupted."""
-        prints = [_fingerprint(leaf) for leaf in jax.tree.leaves(self.data)] if self.is_arrays else ["examples"]
-        return {"examples": self.examples, "batch_size": self.batch_size}, {"data": prints}
+    @functools.cached_property
+    def fingerprint(self):
+        """What tells the data from others, as JSON has it; read once, since it takes rows of all arrays."""
+        return [_fingerprint(leaf) for leaf in jax.tree.leaves(self.data)] if self.is_arrays else ["examples"]
 
     def state(self):
         return None

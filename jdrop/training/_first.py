@@ -18,12 +18,28 @@ class CheckpointError(OSError, ValueError):
 
 
 @contextlib.contextmanager
+def writing_to(folder):
+    """Say of what the system refuses that it is the folder's."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} is in use by another run: wait until that ends, or give another folder."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
+        ) from error
+
+
+@contextlib.contextmanager
 def locked(folder):
-    """Hold a folder against other runs, until this one ends or its process dies."""
+    """Make a folder, and hold it against other runs, until this one ends or its process dies."""
     descriptor = None
 
     def hold():
         nonlocal descriptor
+        folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             lock(descriptor, wait=False)
@@ -31,12 +47,8 @@ def locked(folder):
             os.close(descriptor)
             raise
 
-    try:
+    with writing_to(folder):
         by_first_process(hold)
-    except BlockingIOError as error:
-        raise CheckpointError(
-            f"checkpoint_dir {folder} is in use by another run: wait until that ends, or give another folder."
-        ) from error
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from jdrop._checks import as_bool, as_callables, as_size
+from jdrop._checks import as_bool, as_size, check_callable
 from jdrop._types import PyTree
 from jdrop.training._checkpoints import Checkpoints
 from jdrop.training._interrupt import interrupts
@@ -129,10 +129,14 @@ def fit(
         as_bool(name, value)
         for name, value in {"keep_best": keep_best, "scan": scan, "resume": resume, "progress": progress}.items()
     )
-    callbacks = as_callables("callbacks", callbacks, "(state, record)")
-    (train_step,) = as_callables("train_step", (train_step,), "(state, batch)")
+    check_callable("train_step", train_step, "(state, batch)")
     if eval_fn is not None:
-        as_callables("eval_fn", (eval_fn,), "(state)")
+        check_callable("eval_fn", eval_fn, "(state)")
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is a {type(callbacks).__name__}, but a list of functions is needed: write [f].")
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        check_callable("one of callbacks", callback, "(state, record)")
     if scan and not source.is_arrays:
         raise ValueError("scan=True keeps the data on the device, but data is no tree of arrays: write scan=False.")
     sizes = {"patience": (patience, 5), "eval_every": (eval_every, 100), "save_every": (save_every, 100)}

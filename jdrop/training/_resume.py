@@ -80,13 +80,14 @@ def _tree(run, stopping):
 
 def _identity(run, source):
     """What a resumed run must have in common with the one that was interrupted."""
-    return {"start": run.start, **source.identity()[0], "seeds": list(run.stack)}
+    batch_size = source.batch_size if source.examples else None
+    return {"start": run.start, "examples": source.examples, "batch_size": batch_size, "seeds": list(run.stack)}
 
 
 def _alike(run, source, settings):
     """What else can be known of a run, and is compared where both know it."""
     optimizer, hyperparameters = run.optimizer
-    return {**source.identity()[1], "optimizer": optimizer, "hyperparameters": hyperparameters, **settings}
+    return {"data": source.fingerprint, "optimizer": optimizer, "hyperparameters": hyperparameters, **settings}
 
 
 def _compare(path, there, here):

@@ -25,11 +25,10 @@ def as_source(data, batch_size, steps_per_epoch):
     """
     if data is None or isinstance(data, (str, bytes, int, float, complex)) or callable(data):
         raise TypeError(f"data is {data!r} of type {type(data).__name__}, which has no examples: {_KINDS}.")
-    is_tree = isinstance(data, (dict, tuple)) or is_array(data)
-    is_tree |= isinstance(data, list) and batch_size is not None
-    indexed = hasattr(data, "__getitem__") and isinstance(data, Sized)
+    leaves = jax.tree.leaves(data)
+    is_arrays = isinstance(data, (dict, tuple, list)) or (bool(leaves) and all(map(is_array, leaves)))
     if batch_size is None:
-        if is_tree or not hasattr(data, "__iter__"):
+        if (is_arrays and not isinstance(data, list)) or not hasattr(data, "__iter__"):
             raise TypeError(
                 f"batch_size is None, but an integer of at least 1 is needed, as data is a {type(data).__name__}, "
                 f"which makes no batches: {_KINDS}."
@@ -40,10 +39,9 @@ def as_source(data, batch_size, steps_per_epoch):
         raise ValueError(
             "steps_per_epoch is for data that are batches: an epoch of examples is all whole batches of them."
         )
-    leaves = jax.tree.leaves(data)
-    if not is_tree and not indexed and not (leaves and all(map(is_array, leaves))):
+    if not is_arrays and not (hasattr(data, "__getitem__") and isinstance(data, Sized)):
         raise TypeError(f"data is a {type(data).__name__}, which makes batches or has no examples: {_KINDS}.")
-    return Examples(data, batch_size)
+    return Examples(data, is_arrays, batch_size)
 
 
 class Batches:
@@ -54,6 +52,7 @@ class Batches:
     """
 
     is_arrays = False
+    examples = None  # as many as come
 
     def __init__(self, data, steps_per_epoch):
         self.data, self.after, self.batch_size = data, None, 1
@@ -110,8 +109,9 @@ class Batches:
             for _ in range(step if self.is_stream else step % self.steps):
                 self._next()
 
-    def identity(self):
-        return {"examples": None, "batch_size": None}, {"data": ["batches", self.steps]}
+    @property
+    def fingerprint(self):
+        return ["batches", self.steps]
 
     def state(self):
         """Where the iterator is, as JSON has it, or None where it can't say."""

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jdrop.training._first import CheckpointError, by_first_process
+from jdrop.training._first import CheckpointError, by_first_process, writing_to
 from jdrop.training._leaves import data_of, is_key, with_data
 from jdrop.training._record import MANIFEST, read_record, write_record
 
@@ -52,22 +52,17 @@ def checkpoint_steps(folder) -> list[int]:
 
 
 def prepare(folder):
-    """Make the folder, see that it can be written to, and remove what a killed process left half written."""
+    """See that a folder can be written to, and remove what a killed process left half written."""
 
     def begin():
-        folder.mkdir(parents=True, exist_ok=True)
         for path in [path for path in folder.iterdir() if path.name.startswith(SAVING)]:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         probe = folder / f"{SAVING}probe"
         probe.mkdir()
         probe.rmdir()
 
-    try:
+    with writing_to(folder):
         by_first_process(begin)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint_dir {folder} can't be written to ({error}): give a folder that can."
-        ) from error
 
 
 @contextlib.contextmanager

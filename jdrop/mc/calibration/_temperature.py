@@ -14,8 +14,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     ``T = argmin -(1/n) sum_i log (1/S) sum_s softmax(logits[s, i] / T)[labels[i]]``, over log T by L-BFGS from the
     geometric mean of the highest logit's lead. The calibrated probabilities are ``jax.nn.softmax(logits / T)``, with
-    ``.mean(0)`` over
-    Monte Carlo samples.
+    ``.mean(0)`` over Monte Carlo samples.
 
     To scale Monte Carlo mean probabilities instead, let their logarithms act as logits (``softmax(log(p) / T)`` is
     ``p**(1 / T)``, normalised): pass ``jnp.log(jnp.maximum(p, 1e-12))``.
