@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from cases import key
-from tiers import some
 
 import jdrop
 from experiments.api.main import modules, names
@@ -35,7 +34,8 @@ def called(name, function, arguments):
     return result
 
 
-@some("guard", GUARDS, 1, 2)
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARDS)
 def test_every_public_call_runs_under_jax_s_guards(guard):
     with GUARDS[guard]():
         for name, (function, arguments) in calls.calls().items():
