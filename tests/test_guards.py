@@ -1,5 +1,6 @@
 """Under each of JAX's own guards every public function does what it does without; junk is refused by its name."""
 
+import contextlib
 import warnings
 
 import calls
@@ -13,12 +14,20 @@ from cases import key
 import jdrop
 from experiments.api.main import modules, names
 
+
+@contextlib.contextmanager
+def x64():
+    """With standard promotion: in 64 bits optax's L-BFGS mixes integers of two sizes."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 GUARDS = {
     "debug_nans": lambda: jax.debug_nans(True),
     "key reuse": lambda: jax.debug_key_reuse(True),
     "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
     "leaks": lambda: jax.checking_leaks(),
-    "x64": lambda: jax.enable_x64(True),
+    "x64": x64,
     "disable_jit": lambda: jax.disable_jit(True),
 }
 

@@ -11,6 +11,7 @@ from jdrop._keys import as_typed_key, fold_in
 from jdrop._progress import is_watched, progress_bar
 from jdrop._types import Predict, PyTree
 from jdrop.mc._prediction import MCPrediction, mc_dropout
+from jdrop.mc._sampling import check_inputs
 
 
 def mc_dropout_batches(
@@ -63,6 +64,7 @@ def mc_dropout_batches(
         total = len(batches) if isinstance(batches, Sized) else None
         task = bar.add_task("Monte Carlo", total=total)
         for b, x in enumerate(batches):
+            check_inputs(f"batches[{b}]", x)
             of_batch = key if consistent else fold_in(key, "batch", b)
             part = jax.tree.map(np.asarray, mc_dropout(predict, of_batch, x, num_samples, **options))
             parts.append(part.replace(entropies=jax.tree.map(_each, part.mean, part.entropies)))

@@ -155,9 +155,7 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     chunk_size = None if chunk_size is None else as_size("chunk_size", chunk_size, write=10)
     key = as_typed_key(key)
-    for leaf in jax.tree.leaves(x):
-        if not hasattr(leaf, "dtype") or isinstance(leaf, np.ma.MaskedArray):
-            to_array("x", leaf)
+    check_inputs("x", x)
     x = on_mesh(x, mesh)
     # What is a Partial stays one, which as_program leaves alone.
     wrap = jax.tree_util.Partial if isinstance(predict, jax.tree_util.Partial) else functools.partial
@@ -168,6 +166,13 @@ def as_arguments(predict, key, x, consistent, chunk_size, mesh, transform=None):
         transform = as_program(transform, _call.eval_shape(predict, key, x))
         predict = jax.tree_util.Partial(_transformed, transform, predict)
     return predict, key, x, chunk_size, mesh
+
+
+def check_inputs(name, x):
+    """Raise unless the leaves of inputs are arrays or numbers."""
+    for leaf in jax.tree.leaves(x):
+        if not hasattr(leaf, "dtype") or isinstance(leaf, np.ma.MaskedArray):
+            to_array(name, leaf)
 
 
 def _outputs(predict, key, x):

@@ -132,9 +132,11 @@ def fit(
     check_callable("train_step", train_step, "(state, batch)")
     if eval_fn is not None:
         check_callable("eval_fn", eval_fn, "(state)")
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks is a {type(callbacks).__name__}, but a list of functions is needed: write [f].")
-    callbacks = list(callbacks)
+    try:
+        callbacks = list(callbacks)
+    except TypeError:
+        came = type(callbacks).__name__
+        raise TypeError(f"callbacks is a {came}, but a list of functions is needed: write [f].") from None
     for callback in callbacks:
         check_callable("one of callbacks", callback, "(state, record)")
     if scan and not source.is_arrays:

@@ -69,7 +69,7 @@ _write = jax.jit(write, donate_argnums=0)
 @jax.jit
 def _sums(arrays, first):
     def total(array):
-        seen = (jnp.arange(len(array)) >= first).reshape(-1, *(1,) * (array.ndim - 1))
+        seen = (jnp.arange(len(array), dtype=jnp.int32) >= first).reshape(-1, *(1,) * (array.ndim - 1))
         return _sum(jnp.where(seen, array, 0))
 
     return jax.tree.map(total, arrays)
