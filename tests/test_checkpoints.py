@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
+from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
 from tiers import some
 
 from jdrop.training import CheckpointError, NonFiniteLossError, TrainState, fit, make_train_step
 from jdrop.training import _storage as storage
-from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
 
 SETTING = {"epochs": 10, "batch_size": 8, "eval_fn": evaluate, "eval_every": 7, "progress": False}
 SETTING |= {"patience": 100, "keep_best": True}
