@@ -25,7 +25,7 @@ def as_source(data, batch_size, steps_per_epoch):
     """
     if data is None or isinstance(data, (str, bytes, int, float, complex)) or callable(data):
         raise TypeError(f"data is {data!r} of type {type(data).__name__}, which has no examples: {_KINDS}.")
-    leaves = jax.tree.leaves(data)
+    leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
     is_arrays = isinstance(data, (dict, tuple, list)) or (bool(leaves) and all(map(is_array, leaves)))
     if batch_size is None:
         if (is_arrays and not isinstance(data, list)) or not hasattr(data, "__iter__"):
