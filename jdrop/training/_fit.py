@@ -102,6 +102,7 @@ def fit(
         called. (With several processes, at the next event; a second Ctrl-C raises at once; where the program handles
         the signal itself, `fit` leaves that to it.)
       NonFiniteLossError: a step's loss is NaN or infinite; the message names the step. Such a state is never saved.
+        With `optax.apply_if_finite`, which leaves out such steps, it is raised when the parameters are not finite.
       CheckpointError: a checkpoint can't be written, none can be read, another run is using the folder, or it is
         another run's: another model, optimizer (by its state, and the hyperparameters in that), kind of key, root key,
         data (by shapes, types and 32 rows), batch size, `eval_every`, `accumulate` or `per_example`, or one that has

@@ -1,6 +1,9 @@
 """A run: what training changes from step to step."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdrop.training._layout import on_host
@@ -25,6 +28,7 @@ class Run:
         self.step = self.start = self.checked = int(numbers[0])
         self.steps = steps  # of an epoch
         self.optimizer = _described(state.opt_state)
+        self.leaves_out = "ApplyIfFiniteState" in str(self.optimizer[0])
         self.metrics, self.history, self.evaluated = EpochMetrics(self.steps, self.stack, everywhere), {}, True
 
     def examples(self, source) -> int:
@@ -47,10 +51,15 @@ class Run:
         self.state, self.step, self.evaluated = state, step, False
 
     def check(self, stopped):
-        """Raise if the loss of a step since the last check is not finite, but for seeds that have stopped."""
+        """Raise if the loss of a step since the last check is not finite, but for seeds that have stopped.
+
+        An optimizer that leaves out such steps may, as long as it has: until the parameters are not finite.
+        """
         first = (self.step - 1) // self.steps * self.steps  # of the epoch
         if self.step > self.checked:
             losses = self.metrics.losses(self.checked - first, self.step - first)
+            if self.leaves_out and not np.isfinite(losses).all():
+                stopped = stopped | on_host(_all_finite(self.state.params, len(self.stack)))
             check_finite(losses, self.checked, stopped)
             self.checked = self.step
 
@@ -93,6 +102,17 @@ class Run:
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         return values
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _all_finite(params, num_axes):
+    """Whether the parameters of each state of a stack are finite."""
+    finite = [
+        jnp.isfinite(leaf).all(range(num_axes, leaf.ndim))
+        for leaf in jax.tree.leaves(params)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return functools.reduce(jnp.logical_and, finite)
 
 
 def _described(opt_state):
