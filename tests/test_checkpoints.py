@@ -32,7 +32,7 @@ def same(one, other):
     assert one[1] == other[1]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["steps", "scan"])
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["steps", "scan"])
 def saved(request, tmp_path_factory):
     """A run of 20 steps with a checkpoint of each, and what it returned."""
     folder = tmp_path_factory.mktemp("saved")
@@ -59,6 +59,7 @@ def test_a_run_is_resumed_from_every_step(saved, tmp_path, steps):
         same(run(checkpoint_dir=only(folder, step, tmp_path / str(step)), **setting), whole)
 
 
+@pytest.mark.slow
 def test_early_stopping_is_resumed(tmp_path):
     """From the first step, and from the last ones, of which one is evaluated."""
     stopping = {"patience": 1, "eval_every": 2, "epochs": 20}

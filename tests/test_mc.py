@@ -501,3 +501,12 @@ def test_batches_are_predicted_one_after_another():
         jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5).sum(), key(3), parts, 12)
     with pytest.raises(ValueError, match="batches is empty"):
         jdrop.mc.mc_dropout_batches(predict, key(3), [])
+
+
+def test_equal_samples_of_a_batch_of_padding_are_no_mistake_but_of_all_batches_are():
+    predict = lambda k, x: jdrop.dropout(k, x, 0.5)
+    batches = [jnp.ones((2, 3)), jnp.zeros((2, 3))]
+    result = jdrop.mc.mc_dropout_batches(predict, key(), batches, 20, progress=False)
+    assert (result.std[2:] == 0).all()
+    with pytest.warns(UserWarning, match="all 20 Monte Carlo samples are equal"):
+        jdrop.mc.mc_dropout_batches(predict, key(), batches[1:], 20, progress=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import array, key
 from flax import nnx
+from tiers import some
 
 import jdrop
 
@@ -116,8 +117,8 @@ def test_places_and_rates_of_a_wrong_type_are_named(framework, sites, names):
         predictor(framework, **sites)
 
 
-@FRAMEWORKS
-@pytest.mark.parametrize("sites", [{"only": "second"}, {"only": [], "inject": {"head": 0.5}}])
+@some("framework", ["linen", "nnx"], 1)
+@some("sites", [{"only": "second"}, {"only": [], "inject": {"head": 0.5}}], 1)
 def test_a_last_layer_predictor_computes_the_body_once(framework, sites):
     """100 samples of a heavy body take at most 1.2 times the operations of one pass, by XLA's own count."""
 
@@ -223,3 +224,38 @@ def test_a_model_that_takes_a_tree_gets_it(batch):
     variables = model.init(key(), batch)
     predict = jdrop.linen.predictor(model, variables)
     assert jdrop.mc_dropout(predict, key(1), batch, 10).mean.shape == (5, 3)
+
+
+class Keep(nn.Module):
+    def __call__(self, x):
+        return x
+
+
+class KeepNNX(nnx.Module):
+    def __call__(self, x):
+        return x
+
+
+class Twice(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        a, b = Keep(name="a"), Keep(name="b")
+        return jnp.stack([a(x), b(x), a(x)])
+
+
+class TwiceNNX(nnx.Module):
+    def __init__(self):
+        self.a, self.b = KeepNNX(), KeepNNX()
+
+    def __call__(self, x):
+        return jnp.stack([self.a(x), self.b(x), self.a(x)])
+
+
+@FRAMEWORKS
+def test_every_injected_place_and_call_has_a_mask_of_its_own(framework):
+    sites = {"inject": {"a": 0.5, "b": 0.5}}
+    make = {"linen": lambda: jdrop.linen.predictor(Twice(), {}, **sites)}
+    make["nnx"] = lambda: jdrop.nnx.predictor(TwiceNNX(), **sites)
+    y = np.asarray(make[framework]()(key(), jnp.ones(200)))
+    assert set(np.unique(y)) == {0.0, 2.0}
+    assert all((y[i] != y[j]).any() for i in range(3) for j in range(i))

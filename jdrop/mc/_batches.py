@@ -1,5 +1,6 @@
 """Monte Carlo dropout over data that come in batches."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
@@ -11,7 +12,7 @@ from jdrop._keys import as_typed_key, fold_in
 from jdrop._progress import is_watched, progress_bar
 from jdrop._types import Predict, PyTree
 from jdrop.mc._prediction import MCPrediction, mc_dropout
-from jdrop.mc._sampling import check_inputs
+from jdrop.mc._sampling import check_inputs, warn_if_equal
 
 
 def mc_dropout_batches(
@@ -66,7 +67,9 @@ def mc_dropout_batches(
         for b, x in enumerate(batches):
             check_inputs(f"batches[{b}]", x)
             of_batch = key if consistent else fold_in(key, "batch", b)
-            part = jax.tree.map(np.asarray, mc_dropout(predict, of_batch, x, num_samples, **options))
+            with warnings.catch_warnings():  # a batch of padding alone may well have equal samples
+                warnings.filterwarnings("ignore", "all .* Monte Carlo samples are equal", UserWarning)
+                part = jax.tree.map(np.asarray, mc_dropout(predict, of_batch, x, num_samples, **options))
             parts.append(part.replace(entropies=jax.tree.map(_each, part.mean, part.entropies)))
             bar.advance(task)
     if not parts:
@@ -76,6 +79,7 @@ def mc_dropout_batches(
         for name in ("mean", "std", "entropies")
     )
     taken = [part.num_samples for part in parts]
+    warn_if_equal(max(taken), not any((leaf != 0).any() for leaf in jax.tree.leaves(std)))
     if options.get("tolerance") is None:
         return MCPrediction(mean, std, int(taken[0]), entropies)
     sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]

@@ -162,7 +162,7 @@ def newest(folder):
             for step, _ in broken:
                 names = itertools.chain([BROKEN], (f"{BROKEN}-{n}" for n in itertools.count(2)))
                 paths = (folder / f"{step}{name}" for name in names)
-                aside = next(path for path in paths if path.is_dir() or not os.path.lexists(path))
+                aside = next(path for path in paths if _is_free(path))
                 shutil.rmtree(aside, ignore_errors=True)
                 (folder / str(step)).rename(aside)
 
@@ -214,6 +214,11 @@ def _read(folder, like):
             path / ARRAYS,
             args=ocp.args.PyTreeRestore(targets, restore_args=ocp.checkpoint_utils.construct_restore_args(targets)),
         )
+
+
+def _is_free(path) -> bool:
+    """Whether a damaged checkpoint may have this name: one before it may have had it."""
+    return not os.path.lexists(path) or (path.is_dir() and not path.is_symlink())
 
 
 def _is_full(error) -> bool:
