@@ -16,20 +16,20 @@ from experiments.api.main import modules, names
 
 
 @contextlib.contextmanager
-def x64():
-    """With standard promotion: in 64 bits optax's L-BFGS mixes integers of two sizes."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+def checks():
+    """Those that raise and change no number; with strict promotion, which all tests have."""
+    with jax.debug_nans(True), jax.debug_key_reuse(True), jax.numpy_rank_promotion("raise"):
         yield
 
 
-GUARDS = {
-    "debug_nans": lambda: jax.debug_nans(True),
-    "key reuse": lambda: jax.debug_key_reuse(True),
-    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
-    "leaks": lambda: jax.checking_leaks(),
-    "x64": x64,
-    "disable_jit": lambda: jax.disable_jit(True),
-}
+@contextlib.contextmanager
+def leaks_in_64_bits():
+    """With standard promotion: in 64 bits optax's L-BFGS mixes integers of two sizes."""
+    with jax.checking_leaks(), jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+GUARDS = {"checks": checks, "leaks, x64": leaks_in_64_bits, "disable_jit": lambda: jax.disable_jit(True)}
 
 
 def called(name, function, arguments):
