@@ -1,5 +1,8 @@
 """Programs of symbolic shapes draw the masks of the sizes that come."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,3 +38,25 @@ def test_monte_carlo_of_a_symbolic_batch():
 
     x, data = array((6, 10)), jax.random.key_data(key(3))
     np.testing.assert_allclose(exported(run, "b, 10")(data, x), run(key(3), x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_exported_predictor_runs_in_a_process_without_jdrop(tmp_path):
+    """Its samples are equal to the bit: masks of ones, which nothing rounds."""
+
+    def run(data, x):
+        return jdrop.mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5), jax.random.wrap_key_data(data), x, 20)
+
+    shapes = jax.ShapeDtypeStruct((2,), jnp.uint32), jax.ShapeDtypeStruct(export.symbolic_shape("b, 3"), jnp.float32)
+    (tmp_path / "model").write_bytes(export.export(jax.jit(run))(*shapes).serialize())
+    program = f"""
+import sys, jax, numpy as np
+from jax import export
+call = export.deserialize(bytearray(open({str(tmp_path / "model")!r}, "rb").read())).call
+for rows in (1, 5, 37):
+    np.save({str(tmp_path)!r} + f"/{{rows}}.npy", call(np.array([0, 3], np.uint32), np.ones((rows, 3), np.float32)))
+assert "jdrop" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+    for rows in (1, 5, 37):
+        wanted = run(jax.random.key_data(key(3)), jnp.ones((rows, 3)))
+        np.testing.assert_array_equal(np.load(tmp_path / f"{rows}.npy"), wanted)
