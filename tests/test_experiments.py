@@ -4,6 +4,7 @@ import csv
 import gzip
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from commands import run
 from tiers import some
 
 from experiments.common import idx as idx_files
-from experiments.common import networks, ratios, tables, timing
+from experiments.common import images, networks, ratios, tables, timing
 from experiments.crash_test import kill
 from experiments.speed import gpu, peers
 from experiments.speed import main as speed
@@ -139,6 +140,36 @@ def test_estimates_and_tables(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_idx_file_takes_no_more_memory_than_its_header_says(tmp_path):
+    """Of a gigabyte of zeros behind a header of three bytes, in one gzip member, in many, and in a sparse file."""
+    header, million = idx(np.zeros(0))[:4] + struct.pack(">I", 3), bytes(1 << 20)
+    member = gzip.compress(million)
+    with (tmp_path / "one.gz").open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1) as zipped:
+        zipped.write(header)
+        for _ in range(256):
+            zipped.write(million)
+    (tmp_path / "many.gz").write_bytes(gzip.compress(header) + member * 1024)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.write(header)
+        file.truncate(1 << 30)
+    for name in ("one.gz", "many.gz", "sparse"):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="holds .* elements, but its shape"):
+            idx_files.read_idx(tmp_path / name, (3,))
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        tracemalloc.stop()
+
+
+def test_labels_of_more_classes_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "FILES", {name: (5, *shape[1:]) for name, shape in images.FILES.items()})
+    for name, shape in images.FILES.items():
+        (tmp_path / name).write_bytes(idx(np.full(shape, 9)))
+    assert images.load_mnist(tmp_path).train[1].tolist() == [9] * 5
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([1, 2, 10, 3, 4])))
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte has the label 10, but MNIST has 10 classes"):
+        images.load_mnist(tmp_path)
+
+
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "it").write_text("kept")
     result = run("mnist", "--out", str(tmp_path / "it"), JDROP_DATA="")

@@ -29,9 +29,12 @@ def read_idx(path, shape) -> np.ndarray:
     Raises:
       ValueError: the file is damaged or something else; the message names it.
     """
-    content = path.read_bytes()
+    # The longest header, the elements, and a byte that should not be there: what else a small gzip file may hold would
+    # fill any memory.
+    longest = 4 + 4 * 255 + math.prod(shape) + 1
     try:
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(longest)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again.") from error
     if len(content) < 4 or content[:2] != b"\0\0":
@@ -49,8 +52,8 @@ def read_idx(path, shape) -> np.ndarray:
     if found != tuple(shape):
         raise ValueError(f"{path} has the shape {found}, but {tuple(shape)} is needed.")
     if len(content) != start + math.prod(shape):
+        count = f"{len(content) - start}{' or more' if len(content) == longest else ''}"
         raise ValueError(
-            f"{path} holds {len(content) - start} elements, but its shape {found} needs {math.prod(shape)}: "
-            "fetch it again."
+            f"{path} holds {count} elements, but its shape {found} needs {math.prod(shape)}: fetch it again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

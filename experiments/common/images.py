@@ -15,6 +15,7 @@ FILES = {
     "t10k-images-idx3-ubyte": (10000, 28, 28),
     "t10k-labels-idx1-ubyte": (10000,),
 }
+CLASSES = 10
 DIGITS_TEST = 397  # the last ones, which other people wrote
 
 
@@ -38,6 +39,9 @@ def load_mnist(folder) -> Images:
             "--data-dir or the environment variable JDROP_DATA."
         )
     images, labels, test_images, test_labels = map(read_idx, paths, FILES.values())
+    for path, of in ((paths[1], labels), (paths[3], test_labels)):
+        if of.max() >= CLASSES:
+            raise ValueError(f"{path} has the label {of.max()}, but MNIST has {CLASSES} classes: fetch it again.")
     return Images(
         "MNIST", _prepare(images / np.float32(255), labels), _prepare(test_images / np.float32(255), test_labels)
     )
