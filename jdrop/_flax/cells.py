@@ -22,6 +22,14 @@ class DropoutCarry(NamedTuple):
     step: jax.Array | None  # int32, how many steps were made
 
 
+# By the numbers of its parts, as a tuple, since Flax's tables of models can't take a tuple's names.
+jax.tree_util.register_pytree_with_keys(
+    DropoutCarry,
+    lambda carry: ([(jax.tree_util.SequenceKey(i), part) for i, part in enumerate(carry)], None),
+    lambda _, parts: DropoutCarry(*parts),
+)
+
+
 def begin(cell, key, names, batch_shape):
     """The carry of the first step."""
     if key is None:
@@ -69,11 +77,15 @@ def innermost(carry):
     return innermost(carry.cell) if isinstance(carry, DropoutCarry) else carry
 
 
-def zone(carry, new, output, rates, deterministic):
+def zone(cell, carry, new, output, rates, deterministic):
     """Zoneout between the state in `carry` and that in `new`: (new with the mixed state, its output)."""
     previous = jax.tree.leaves(innermost(carry))
     parts, tree = jax.tree.flatten(innermost(new))
     which = [i for i, part in enumerate(parts) if part is output]
+    while hasattr(cell, "cell"):
+        cell = cell.cell
+    if not which and type(cell).__module__.startswith("flax."):  # jitted by itself, as in Flax's tables of models
+        which = [len(parts) - 1]
     if not which:
         raise ValueError(
             "the output of Zoneout's cell is none of the parts of its new carry, so it would tell of the state before "

@@ -222,5 +222,5 @@ class Zoneout(_Wrapper):
         rates = part_rates(self.rate, innermost(carry))
         self._check(carry, rates, deterministic)
         new, output = self.cell(carry.cell, inputs)
-        cell, output = zone(carry, new, output, rates, deterministic)
+        cell, output = zone(self.cell, carry, new, output, rates, deterministic)
         return advance(carry, cell), output
