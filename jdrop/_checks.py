@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def as_size(name, value, least: int = 1, write=None) -> int:
-    """Return a count as a Python int of at least `least`; `write` is the number that an error advises."""
+def as_size(name, value, least: int = 1, write=None, bits: int = 63) -> int:
+    """Return a count as a Python int of at least `least` and so many bits; `write` is what an error advises."""
     write = least if write is None else write
     try:
         size = operator.index(value)
@@ -21,8 +21,8 @@ def as_size(name, value, least: int = 1, write=None) -> int:
         ) from None
     if size < least:
         raise ValueError(f"{name} is {size}, but it must be at least {least}: write {name}={write}.")
-    if size >= 2**63:
-        raise ValueError(f"{name} is {size}, but no computer counts as far: write {name}={write}.")
+    if size >= 2**bits:
+        raise ValueError(f"{name} is {size}, but nothing here counts as far as 2**{bits}: write {name}={write}.")
     return size
 
 

@@ -149,3 +149,13 @@ def test_what_is_refused():
         assert np.isnan(jax.jit(mean)(outputs, jnp.array(bad))).any()
     with pytest.raises(ValueError, match="must sum to 1"):
         jdrop.mc.geometric_mean(outputs * 3)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-20, 1.0, 1e20, 1e37, 1e38, 3e38])
+def test_weights_of_any_size_have_a_sum(scale):
+    """Also where the sum would overflow, or the largest weight has no inverse that is a normal number."""
+    probabilities = np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
+    shares = np.array([1.0, 0.5, 0.25])
+    mean = np.exp((shares[:, None] / shares.sum() * np.log(probabilities)).sum(0))
+    found = jdrop.mc.geometric_mean(probabilities, np.float32(scale) * shares.astype(np.float32))
+    np.testing.assert_allclose(found, mean / mean.sum(), rtol=1e-5)

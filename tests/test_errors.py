@@ -106,3 +106,8 @@ def test_a_rate_that_does_not_fit(shape):
 def test_a_wrong_shape(shape, error):
     with pytest.raises(error, match=r"shape is .*write shape=\(128, 64\)"):
         jdrop.keep_mask(key(), shape, 0.5)
+
+
+def test_the_arguments_in_pytorch_s_order_are_told_the_right_one():
+    with pytest.raises(TypeError, match=r"write jdrop.dropout\(key, x, rate\), the arguments in this order"):
+        jdrop.dropout(jnp.ones(3), 0.5, jax.random.key(0))

@@ -510,3 +510,14 @@ def test_equal_samples_of_a_batch_of_padding_are_no_mistake_but_of_all_batches_a
     assert (result.std[2:] == 0).all()
     with pytest.warns(UserWarning, match="all 20 Monte Carlo samples are equal"):
         jdrop.mc.mc_dropout_batches(predict, key(), batches[1:], 20, progress=False)
+
+
+@pytest.mark.parametrize("number", [2**31, 10**12, 10**400])
+def test_more_samples_than_can_be_numbered_are_refused(number):
+    predict = lambda k, x: jdrop.dropout(k, x, 0.5)
+    with pytest.raises(ValueError, match="num_samples is .* counts as far as"):
+        jdrop.mc.samples(predict, key(), jnp.ones(3), number)
+    with pytest.raises(ValueError, match="num_samples is .* counts as far as"):
+        jdrop.mc_dropout(predict, key(), jnp.ones(3), number)
+    with pytest.raises(ValueError, match="max_samples is .* counts as far as"):
+        jdrop.mc_dropout(predict, key(), jnp.ones(3), tolerance=0.1, max_samples=number)

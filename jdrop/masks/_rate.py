@@ -37,7 +37,10 @@ def as_rate(rate) -> np.ndarray | jax.Array:
     refuse_masked("rate", rate)
     dtype = getattr(rate, "dtype", None) or jnp.result_type(float)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: convert it with rate.astype(jnp.float32).")
+        write = "convert it with rate.astype(jnp.float32)"
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            write = "write jdrop.dropout(key, x, rate), the arguments in this order"
+        raise TypeError(f"rate is an array of {dtype}, but {_ALLOWED}: {write}.")
     dtype = jax.dtypes.canonicalize_dtype(at_least_float32(dtype))  # float64 only where JAX has it
     return _as_concrete(rate, dtype) if is_concrete(rate) else jnp.asarray(rate, dtype)
 

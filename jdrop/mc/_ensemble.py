@@ -108,5 +108,6 @@ def _weighted(outputs, weights):
             ),
         )
     outputs, weights = one_dtype(outputs, weights)
-    weights = weights / weights.max()  # whose sum neither overflows nor vanishes
+    # Powers of two, so that the sum neither overflows nor vanishes, and has an inverse, by which XLA divides.
+    weights = weights * jnp.where(weights.max() > 1, 2.0**-64, 2.0**64).astype(weights.dtype)
     return outputs, (weights / weights.sum()).reshape(-1, *(1,) * (outputs.ndim - 1))

@@ -174,7 +174,7 @@ def mc_dropout(
 def _most_samples(num_samples, tolerance, max_samples):
     """How many passes are made, or with a tolerance at most."""
     if tolerance is None:
-        return as_size("num_samples", 100 if num_samples is None else num_samples, write=100)
+        return as_size("num_samples", 100 if num_samples is None else num_samples, write=100, bits=31)
     if num_samples is not None:
         raise ValueError(
             f"num_samples={num_samples!r} and tolerance={tolerance!r} were given, but one of them decides how many "
@@ -185,7 +185,7 @@ def _most_samples(num_samples, tolerance, max_samples):
             f"tolerance is {tolerance!r}, but it bounds the standard error of the mean, in the unit of the outputs: "
             "write tolerance=0.01."
         )
-    return as_size("max_samples", max_samples, write=10_000)
+    return as_size("max_samples", max_samples, write=10_000, bits=31)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))

@@ -72,7 +72,7 @@ def samples(
       Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
     predict, key, x, chunk_size, mesh = as_arguments(predict, key, x, consistent, chunk_size, mesh)
-    outputs = _samples(predict, key, x, as_size("num_samples", num_samples, write=100), chunk_size, mesh)
+    outputs = _samples(predict, key, x, as_size("num_samples", num_samples, write=100, bits=31), chunk_size, mesh)
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if leaf.size]
     if leaves and all(is_concrete(leaf) for leaf in leaves):
         inexact = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
