@@ -218,6 +218,28 @@ def test_several_inputs_and_their_mask_ride_through_batches(framework, consisten
     assert (np.asarray(result.std)[MASK] > 0).all()
 
 
+class Named(nn.Module):
+    @nn.compact
+    def __call__(self, *, inputs, train=False):
+        return nn.Dropout(0.5, deterministic=not train)(nn.Dense(3)(inputs))
+
+
+class NamedNNX(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.drop = nnx.Linear(8, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, *, inputs):
+        return self.drop(self.dense(inputs))
+
+
+@FRAMEWORKS
+def test_an_input_that_is_taken_by_name_alone(framework):
+    make = {"linen": lambda: jdrop.linen.predictor(Named(), Named().init(key(), inputs=X))}
+    make["nnx"] = lambda: jdrop.nnx.predictor(NamedNNX(nnx.Rngs(0)))
+    predict = make[framework]()
+    np.testing.assert_array_equal(predict(key(1), X), predict(key(1), {"inputs": X}))
+
+
 @pytest.mark.parametrize("batch", [{"words": X}, (X, X), {"words": X, "more": X}])
 def test_a_model_that_takes_a_tree_gets_it(batch):
     model = Whole()

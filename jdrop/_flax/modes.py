@@ -29,7 +29,8 @@ def as_inputs(call, taken, x):
     """The inputs of `call` as (positional, by name): `x` itself, or its parts where it is several inputs.
 
     A dict whose names are all names of arguments is given by name. A tuple or list goes to a call that requires as many
-    positional arguments, but for the bound object and for those that are `taken`.
+    positional arguments, but for the bound object and for those that are `taken`. A call that takes none, but requires
+    one by name, gets it by name.
     """
     parameters = [p for p in list(inspect.signature(call).parameters.values())[1:] if p.name not in taken]
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -38,6 +39,9 @@ def as_inputs(call, taken, x):
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
     if isinstance(x, (tuple, list)) and len(x) == len(places) > 1:
         return tuple(x), {}
+    by_name = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
+    if len(by_name) == 1 and all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters):
+        return (), {by_name[0]: x}
     return (x,), {}
 
 
