@@ -7,6 +7,7 @@ import optax
 import pytest
 from cases import array, key
 from runs import equal
+from tiers import some
 
 import jdrop
 from jdrop.training import NonFiniteLossError, TrainState, fit, make_train_step, vmap_seeds
@@ -65,7 +66,7 @@ def test_a_step_is_optax_s(name):
     np.testing.assert_allclose(state.params["w"], params["w"], rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "polyak_sgd", "reduce_on_plateau"])
+@some("name", ["lbfgs", "polyak_sgd", "reduce_on_plateau"], 2)
 def test_they_train_and_are_resumed_in_fit(tmp_path, name):
     tx, step, setting = OPTIMIZERS[name](), make_train_step(loss_fn), {"batch_size": 8, "progress": False}
     whole = fit(state_of(tx), step, (X, Y), epochs=4, **setting)

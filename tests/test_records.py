@@ -13,6 +13,7 @@ import optax
 import pytest
 from cases import key
 from runs import X, equal, linear_loss, linear_state
+from tiers import some
 
 from jdrop.training import CheckpointError, TrainState, fit, make_train_step, vmap_seeds
 from jdrop.training import _storage as storage
@@ -97,7 +98,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@some("name", CHANGES, 0, 4, 7, -7, -6)
 def test_a_record_that_no_run_writes(folder, tmp_path, name):
     """The checkpoint before it is used; where there is none, a CheckpointError says why."""
     place = tmp_path / "run"
@@ -112,9 +113,11 @@ def test_a_record_that_no_run_writes(folder, tmp_path, name):
         run(checkpoint_dir=alone)
 
 
-@pytest.mark.parametrize(
+@some(
     "text",
     ["", "{", "null", "[]", "3", '{"run": 3}', "[" * 50_000 + "]" * 50_000, '{"a":' * 50_000, "\ufeff{}", "NaN"],
+    0,
+    6,
     ids=range(10),
 )
 def test_a_record_that_is_no_json(folder, tmp_path, text):
@@ -124,7 +127,7 @@ def test_a_record_that_is_no_json(folder, tmp_path, text):
         same(run(checkpoint_dir=tmp_path / "run"), run())
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "bytes", "device"])
+@some("kind", ["link", "pipe", "folder", "bytes", "device"], 0, 1)
 def test_a_record_or_a_file_that_is_none(folder, tmp_path, kind):
     """A pipe or a device would be read for ever, a link leads out of the folder."""
     for name in ("run.json", "arrays/_METADATA"):
@@ -170,7 +173,7 @@ def test_the_name_of_what_is_set_aside_may_be_taken(folder, tmp_path, kind):
         assert (tmp_path / "mine" / "it").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["a[b]", "a*", "a?", "{a}", "a b", "a'b", "ä", "a\\b", "%s", "..a", "-a"])
+@some("name", ["a[b]", "a*", "a?", "{a}", "a b", "a'b", "ä", "a\\b", "%s", "..a", "-a"], 0)
 def test_a_folder_of_any_name(tmp_path, name):
     """Saved, kept, and gone on from."""
     (tmp_path / "a").mkdir()
@@ -220,7 +223,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@some("name", OTHERS, 0, 3, 5)
 def test_another_run_is_noticed(folder, tmp_path, name):
     change, named = OTHERS[name]
     if "state" in change:

@@ -16,7 +16,7 @@ hand. Batches may be tensors or arrays; give `fit` the loader itself:
 >>> model = Net(nnx.Rngs(0))
 >>> loader = [(np.ones((4, 3), np.float32), np.ones((4, 1), np.float32))] * 5  # or a DataLoader
 >>> state = jdrop.training.TrainState.create(
-...     **jdrop.nnx.train_parts(model), tx=optax.adam(1e-3), key=jax.random.key(0))
+...     **jdrop.nnx.train_parts(model), tx=optax.sgd(0.1), key=jax.random.key(0))
 >>> step = jdrop.training.make_train_step(jdrop.nnx.model_loss(model, loss_fn))
 >>> state, history = jdrop.training.fit(state, step, loader, epochs=2, progress=False)
 >>> jdrop.nnx.update_model(model, state)  # the trained model, in the place of the first
