@@ -1,5 +1,6 @@
 """Every test runs on eight CPU devices, with strict promotion, and with warnings as errors (pyproject.toml)."""
 
+import gc
 import os
 import shutil
 import signal
@@ -13,6 +14,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["MPLBACKEND"] = "Agg"
+
+# Tracing makes so many objects that the search for garbage is a good part of the time.
+gc.set_threshold(200_000, 20, 100)
 
 collect_ignore = ["process.py"]  # a program, which the search for doctests would run
 

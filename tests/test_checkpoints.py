@@ -82,6 +82,7 @@ def test_without_keep_best_the_last_state_is_returned_also_after_a_resume(tmp_pa
     assert int(state.step) == 50
 
 
+@pytest.mark.slow
 def test_other_files_in_the_folder_stay(tmp_path):
     """Also those that are named like a checkpoint."""
     for name in ("1", "007", "99", "latest", "6"):
@@ -286,7 +287,7 @@ def test_ctrl_c_without_a_checkpoint_hands_the_state_to_the_callbacks():
     assert second["loss"][1:] == history["loss"][4:]
 
 
-@pytest.mark.parametrize("place", ["eval_fn", "callback"])
+@some("place", ["eval_fn", "callback"], 1)
 def test_an_interrupt_in_the_user_s_code_saves_and_raises(tmp_path, place):
     calls = []
 

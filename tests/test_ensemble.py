@@ -93,6 +93,7 @@ def test_a_hidden_layer_is_only_approximated():
     assert np.abs(jdrop.mc.geometric_mean(outputs, weights) - deep(0.5 * X)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_monte_carlo_samples_approach_the_exact_means():
     masks, weights = jdrop.mc.all_masks(5, 0.3)
     exact = jax.vmap(predict)(masks)

@@ -170,6 +170,7 @@ def test_labels_of_more_classes_than_there_are(tmp_path, monkeypatch):
         images.load_mnist(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "it").write_text("kept")
     result = run("mnist", "--out", str(tmp_path / "it"), JDROP_DATA="")

@@ -519,7 +519,7 @@ def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
     assert (samples[0] != samples[1]).any()
 
 
-@some("fresh", [False, True], 1)
+@some("fresh", [False, True])
 def test_key_reuse_is_clean_through_a_loop_over_time(fresh):
     cell = jdrop.linen.RecurrentDropout(nn.GRUCell(UNITS), 0.5, fresh=fresh, deterministic=False)
     cell = jdrop.linen.Zoneout(cell, 0.5, deterministic=False)

@@ -120,7 +120,7 @@ def test_seeds_are_resumed_from_their_checkpoint(tmp_path):
         fit(make_state(KEYS[0]), STEP, (X, Y), checkpoint_dir=tmp_path, **SETTING)
 
 
-@some("scan", [False, True], 0)
+@some("scan", [False, True])
 def test_key_reuse_is_clean(scan):
     with jax.debug_key_reuse(True):
         step = vmap_seeds(make_train_step(loss_fn, accumulate=2))

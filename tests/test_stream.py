@@ -102,7 +102,7 @@ def test_any_tile_can_be_drawn_alone(impl, shape, origin, sizes):
         np.testing.assert_array_equal(draw(np.array(origin, np.uint32)), wanted[here])
 
 
-@some("impl", IMPLEMENTATIONS, 0)
+@some("impl", IMPLEMENTATIONS)
 def test_written_out_the_blocks_are_those_of_the_loop(impl):
     """As on a GPU, where a program of XLA's has no loop."""
     limit = threshold(as_rate(0.3))

@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cases import array, key
 from jax import export
 from tiers import some
@@ -23,7 +24,7 @@ def exported(function, symbols):
     return export.export(jax.jit(lambda data, x: function(jax.random.wrap_key_data(data), x)))(keys, x).call
 
 
-@some("symbols", SHAPES, 0, 3)
+@some("symbols", SHAPES, 3)
 def test_masks_of_symbolic_shapes_are_those_of_the_sizes(symbols):
     data = jax.random.key_data(key(3))
     for rates in (0.3, np.float32([0.3])):
@@ -40,6 +41,7 @@ def test_monte_carlo_of_a_symbolic_batch():
     np.testing.assert_allclose(exported(run, "b, 10")(data, x), run(key(3), x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exported_predictor_runs_in_a_process_without_jdrop(tmp_path):
     """Its samples are equal to the bit: masks of ones, which nothing rounds."""
 
