@@ -1,6 +1,7 @@
 """A predictor as a file: `jax.export` with a batch of any size; whoever loads it needs JAX alone.
 
-JAX writes the file with `flatbuffers`, to be installed beside it. Keys are given as their data, since a file has no typed keys. Masks of the loaded program are those of jdrop to the bit.
+JAX writes the file with `flatbuffers`, to be installed beside it. Keys are given as their data, since a file has no
+typed keys. Masks of the loaded program are those of jdrop to the bit.
 
 >>> import jax, jax.numpy as jnp, numpy as np, jdrop
 >>> from jax import export
