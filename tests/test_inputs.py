@@ -69,6 +69,7 @@ def test_arrays_of_other_libraries_are_the_same(name, kind):
 LABELLED = [name for name, (_, arguments) in FOUND.items() if "labels" in arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LABELLED)
 def test_labels_of_every_type_of_integer(name):
     function, arguments = FOUND[name]
@@ -79,7 +80,7 @@ def test_labels_of_every_type_of_integer(name):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("classes", [128, 200, 256, 300])
+@some("classes", [128, 200, 256, 300], 0, 3)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
 def test_labels_that_reach_the_end_of_their_type(classes, dtype):
     """With as many classes as a byte can tell, and more; under jit too."""
@@ -90,6 +91,7 @@ def test_labels_that_reach_the_end_of_their_type(classes, dtype):
         np.testing.assert_allclose(nll(jnp.asarray(p, jnp.float32), labels), np.log(2), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND)
 def test_masked_arrays_are_refused(name):
     """Each argument that is an array, by its name."""
@@ -115,7 +117,7 @@ def test_integers_of_64_bits_do_not_wrap():
 # Numbers of any size.
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+@some("scale", [1e-30, 1e-20, 1e20, 1e30], 0)
 def test_moments_of_outputs_of_any_size(scale):
     def predict(k, x):
         return scale * (3 + jax.random.normal(k, x.shape))
@@ -127,7 +129,7 @@ def test_moments_of_outputs_of_any_size(scale):
     np.testing.assert_allclose(found.standard_error, drawn.std(0, ddof=1) / np.sqrt(1000), rtol=1e-4)
 
 
-@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4])
+@some("difference", [1e-2, 1e-3, 1e-4], 2)
 def test_mutual_information_far_below_the_entropy(difference):
     """2e-8 nats beside 0.69: of a difference of two entropies in float32 no digit would be left."""
     rows = np.float32([[0.5 + difference, 0.5 - difference], [0.5 - difference, 0.5 + difference]])

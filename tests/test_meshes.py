@@ -145,6 +145,7 @@ def test_a_run_goes_on_on_another_mesh(scan, tmp_path):
     alike(run, one_device())
 
 
+@pytest.mark.slow
 @both
 def test_doubles_and_longs_and_files(scan, tmp_path):
     """What NumPy makes by default is read as JAX reads it, and memory-mapped arrays as others."""

@@ -203,7 +203,7 @@ def test_a_dict_is_given_by_name_and_a_tuple_by_place(framework):
 
 
 @FRAMEWORKS
-@pytest.mark.parametrize("consistent", [False, True])
+@some("consistent", [False, True], 0)
 def test_several_inputs_and_their_mask_ride_through_batches(framework, consistent):
     """Row by row the mean is that of the rows alone, and masked rows are 0."""
     predict, inputs = pair(framework), {"words": np.asarray(X), "image": np.asarray(2 * X), "mask": MASK}

@@ -25,7 +25,7 @@ LAYERS = {
         jdrop.nnx.Zoneout(jdrop.nnx.RecurrentDropout(cell(rngs), 0.5, rngs=rngs), 0.5, rngs=rngs)
     ),
 }
-EACH = some("name", LAYERS, 0, 3)
+EACH = some("name", LAYERS, 3)
 
 
 class Net(nnx.Module):
