@@ -82,3 +82,8 @@ def add_stream(scope, name, source):
     if name not in scope.rngs and source in scope.rngs:
         scope.rngs[name] = LazyRng.create(scope.rngs[source], name)
         scope.rng_counters[name] = 0
+
+
+def in_a_table(module) -> bool:
+    """Whether Flax's `nnx.tabulate` is calling a module: it then jits each call, and says so only by this number."""
+    return hasattr(module, "_nnx_tabulate_id")

@@ -110,6 +110,18 @@ def test_a_table(name):
         assert type(module).__name__ in table
 
 
+@pytest.mark.parametrize("kind", [nnx.GRUCell, nnx.SimpleCell])
+def test_a_table_of_a_cell_with_one_state(kind):
+    """Its layers have their rows; the cell itself, whose call can't be taken apart, has that of the wrapper."""
+    layer = jdrop.nnx.RecurrentDropout(kind(8, 8, rngs=nnx.Rngs(0)), 0.5, rngs=nnx.Rngs(0))
+    carry = layer.initialize_carry((4, 8), nnx.Rngs(0))
+    wanted = np.asarray(layer(carry, X)[1])
+    table = nnx.tabulate(layer, carry, X, console_kwargs={"width": 200, "force_terminal": False})
+    for name in ("RecurrentDropout", "Linear"):
+        assert name in table
+    np.testing.assert_array_equal(layer(carry, X)[1], wanted)
+
+
 @EACH
 def test_split_merge_clone_update_and_state(name):
     model = Net(name, nnx.Rngs(0))

@@ -1,5 +1,6 @@
 """Dropout for Flax NNX's recurrent cells."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jdrop._checks import as_bool, as_flag
+from jdrop._compat import in_a_table
 from jdrop._flax.cells import (
     DropoutCarry,
     advance,
@@ -193,8 +195,12 @@ def _reading(cell, state, dropped):
         if path and not isinstance(module, nnx.RNNCellBase) and callable(module):
             module.__class__ = reader(type(module))
 
+    call = type(view).__call__
+    if in_a_table(cell):  # jitted, so that no array in it is the state itself
+        call = inspect.unwrap(call)
+
     def step(state, inputs):
-        result = view(state, inputs)
+        result = call(view, state, inputs)
         if not found:
             raise unread(cell)
         return result
