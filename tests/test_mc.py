@@ -509,6 +509,7 @@ def test_equal_samples_of_a_batch_of_padding_are_no_mistake_but_of_all_batches_a
     assert (result.std[2:] == 0).all()
     with pytest.warns(UserWarning, match="all 20 Monte Carlo samples are equal"):
         jdrop.mc.mc_dropout_batches(predict, key(), batches[1:], 20, progress=False)
+    assert jdrop.mc.mc_dropout_batches(predict, key(), [jnp.ones((0, 3))], 20, progress=False).mean.shape == (0, 3)
 
 
 @pytest.mark.parametrize("number", [2**31, 10**12, 10**400])

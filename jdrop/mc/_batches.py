@@ -11,7 +11,7 @@ from jdrop._checks import as_bool
 from jdrop._keys import as_typed_key, fold_in
 from jdrop._progress import is_watched, progress_bar
 from jdrop._types import Predict, PyTree
-from jdrop.mc._prediction import MCPrediction, mc_dropout
+from jdrop.mc._prediction import MCPrediction, has_no_spread, mc_dropout
 from jdrop.mc._sampling import check_inputs, warn_if_equal
 
 
@@ -79,7 +79,7 @@ def mc_dropout_batches(
         for name in ("mean", "std", "entropies")
     )
     taken = [part.num_samples for part in parts]
-    warn_if_equal(max(taken), not any((leaf != 0).any() for leaf in jax.tree.leaves(std)))
+    warn_if_equal(max(taken), has_no_spread(std))
     if options.get("tolerance") is None:
         return MCPrediction(mean, std, int(taken[0]), entropies)
     sizes = [len(jax.tree.leaves(part.mean)[0]) for part in parts]

@@ -167,8 +167,14 @@ def mc_dropout(
             )
     leaves = [leaf for leaf in jax.tree.leaves(result.std) if leaf.size]
     warn_if_not_finite(all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))
-    warn_if_equal(taken, bool(leaves) and not any(bool((leaf != 0).any()) for leaf in leaves))
+    warn_if_equal(taken, has_no_spread(result.std))
     return result
+
+
+def has_no_spread(std) -> bool:
+    """Whether there are outputs, and all samples of them are equal."""
+    leaves = [leaf for leaf in jax.tree.leaves(std) if leaf.size]
+    return bool(leaves) and not any(bool((leaf != 0).any()) for leaf in leaves)
 
 
 def _most_samples(num_samples, tolerance, max_samples):
