@@ -91,3 +91,9 @@ def equal(a, b):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)
 
     jax.tree.map(same, a, b)
+
+
+def same(one, other):
+    """Assert that two runs, of a state and a history, are equal to the bit."""
+    equal(one[0], other[0])
+    assert one[1] == other[1]

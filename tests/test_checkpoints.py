@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import key
-from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state
+from runs import LINEAR_TX, STEP, X, Y, equal, evaluate, interrupting, linear_loss, linear_state, linen_state, same
 from tiers import some
 
 from jdrop.training import CheckpointError, NonFiniteLossError, TrainState, fit, make_train_step
@@ -25,11 +25,6 @@ LAST = {"eval_fn": None, "eval_every": None, "patience": None, "keep_best": Fals
 
 def run(state=None, step=STEP, **changes):
     return fit(linen_state() if state is None else state, step, (X, Y), **(SETTING | changes))
-
-
-def same(one, other):
-    equal(one[0], other[0])
-    assert one[1] == other[1]
 
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["steps", "scan"])

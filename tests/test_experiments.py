@@ -141,7 +141,7 @@ def test_estimates_and_tables(tmp_path):
 
 @pytest.mark.slow
 def test_an_idx_file_takes_no_more_memory_than_its_header_says(tmp_path):
-    """Of a gigabyte of zeros behind a header of three bytes, in one gzip member, in many, and in a sparse file."""
+    """Of up to a gigabyte of zeros behind a header that says three: in one gzip member, in many, in a sparse file."""
     header, million = idx(np.zeros(0))[:4] + struct.pack(">I", 3), bytes(1 << 20)
     member = gzip.compress(million)
     with (tmp_path / "one.gz").open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1) as zipped:

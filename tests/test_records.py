@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from cases import key
-from runs import X, equal, linear_loss, linear_state
+from runs import X, linear_loss, linear_state, same
 from tiers import some
 
 from jdrop.training import CheckpointError, TrainState, fit, make_train_step, vmap_seeds
@@ -24,11 +24,6 @@ STEP = make_train_step(linear_loss)
 def run(state=None, step=STEP, data=X, **options):
     state = linear_state() if state is None else state
     return fit(state, step, data, **({"epochs": 2, "batch_size": 8, "progress": False} | options))
-
-
-def same(one, other):
-    equal(one[0], other[0])
-    assert one[1] == other[1]
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +309,7 @@ def test_a_log_that_is_gone(tmp_path, what):
         same(run(checkpoint_dir=tmp_path / "run"), run())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full, a disk that is always full")
 def test_a_log_on_a_full_disk():
     with pytest.raises((CheckpointError, ValueError), match="log /dev/full can't be written to.*No space left"):
         run(log="/dev/full")

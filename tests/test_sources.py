@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import X, equal, linear_loss, linear_state
+from runs import X, equal, linear_loss, linear_state, same
 
 from jdrop.training import fit, make_train_step, vmap_seeds
 
@@ -16,11 +16,6 @@ BATCHES = [X[i : i + 8] for i in range(0, 40, 8)]
 
 def run(data, **options):
     return fit(linear_state(), STEP, data, **({"epochs": 3, "progress": False} | options))
-
-
-def same(one, other):
-    equal(one[0], other[0])
-    assert one[1] == other[1]
 
 
 def by_hand(batches, steps):
