@@ -8,6 +8,7 @@ from jdrop import nnx as nnx
 from jdrop import training as training
 from jdrop import weights as weights
 from jdrop._keys import fold_in as fold_in
+from jdrop.functional import dot_product_attention as dot_product_attention
 from jdrop.functional import dropout as dropout
 from jdrop.functional import variational_mask as variational_mask
 from jdrop.functional import zoneout as zoneout

@@ -85,6 +85,7 @@ def test_every_public_draw_consumes_its_key():
     draws = {
         "dropout": lambda k: jdrop.dropout(k, x, 0.5),
         "keep_mask": lambda k: jdrop.keep_mask(k, (4, 4), 0.5),
+        "dot_product_attention": lambda k: jdrop.dot_product_attention(k, x[:, None], x[:, None], x[:, None], 0.5),
         "zoneout": lambda k: jdrop.zoneout(k, x, x + 1, 0.5),
         "variational_mask": lambda k: jdrop.variational_mask(k, (4,), 0.5),
         "random": lambda k: jdrop.mc.acquisition.random(k, 3),
@@ -96,10 +97,12 @@ def test_every_public_draw_consumes_its_key():
             for second in draws.values():
                 with pytest.raises(jax.errors.KeyReuseError):
                     jax.jit(lambda k, a=first, b=second: (a(k), b(k)))(key(1))
-        for name in ("dropout", "zoneout"):  # the backward pass is no second use
+        heads = x[:, None]
+        for name in ("dropout", "zoneout", "attention"):  # the backward pass is no second use
             one = {
                 "dropout": lambda x, k: jdrop.dropout(k, x, 0.5),
                 "zoneout": lambda x, k: jdrop.zoneout(k, x, x, 0.5),
+                "attention": lambda x, k: jdrop.dot_product_attention(k, x[:, None], heads, heads, 0.5, block_size=2),
             }
             jax.jit(jax.grad(lambda x, k, f=one[name]: f(x, k).sum()))(x, key(2))
         jax.jit(lambda k: jax.vmap(lambda r: jdrop.keep_mask(k, (4,), r))(jnp.linspace(0, 1, 3)))(key(3))

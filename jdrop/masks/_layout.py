@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jdrop.masks._shape import is_static
+
 LANES = 32  # rows that a word serves, one bit each
 MOST_ROWS, MOST_COLUMNS = 2**32, 2**27  # what the counters have room for
+WHOLE_ROWS = 217  # of so many rows and more, no more than one bit in eight of their words serves no element
 
 
 class Matrix(NamedTuple):
@@ -42,7 +45,9 @@ def as_matrix(shape) -> Matrix:
       ValueError: a key serves no matrix as large.
     """
     *leading, last = shape or (1,)
-    matrix = Matrix(tuple(leading), last, 1, last)
+    whole = Matrix(tuple(leading), last, 1, last)
+    if not is_static(shape) and whole.rows >= WHOLE_ROWS:
+        return whole
     for columns in (last, *(2**n for n in range(7, -1, -1) if 2**n < last)):
         matrix = Matrix(tuple(leading), last, -(-last // columns) if last else 0, columns)
         drawn = matrix.word_rows * LANES * columns

@@ -64,7 +64,7 @@ def opened(words, shape, matrix=None):
     return kept.reshape(*matrix.leading, matrix.pieces * matrix.columns)[..., : matrix.last].reshape(shape)
 
 
-def tile(mask, origin, sizes, unroll=False):
+def tile(mask, origin, sizes, unroll=False, aligned=False):
     """The booleans of a mask that start at `origin` and have `sizes`, drawn without the rest of it.
 
     No word serves two planes of the last two axes, or, where the mask is cut in pieces or the rate varies from row to
@@ -75,6 +75,7 @@ def tile(mask, origin, sizes, unroll=False):
       origin: a uint32 an axis.
       sizes: an integer an axis.
       unroll: as for `draw`.
+      aligned: whether planes of the last two axes, and the tile in them, start and end where words do.
     """
     if not mask.shape:
         return tile(dataclasses.replace(mask, shape=(1,)), np.zeros(1, np.uint32), (1,), unroll).reshape(
@@ -82,6 +83,18 @@ def tile(mask, origin, sizes, unroll=False):
         )
     matrix, rates = as_matrix(mask.shape), mask.limit.low.shape
     one_a_column = math.prod(rates[:-1]) == 1 and np.broadcast_shapes(rates, sizes) == sizes
+    if aligned and matrix.pieces == 1 and one_a_column:
+        drawn = (*sizes[:-2], sizes[-2] // LANES, 1, sizes[-1])
+        counts = (*matrix.leading[:-1], matrix.leading[-1] // LANES)
+
+        def place_of_words(zero):
+            row = _row(counts, drawn, [*(start + zero for start in origin[:-2]), origin[-2] // np.uint32(LANES) + zero])
+            return row, _along(drawn, -1) + (origin[-1] + zero)
+
+        mask = _with_limit(mask, lambda leaf: leaf.reshape(*(1,) * len(sizes), -1))
+        words = _draw(mask, place_of_words, drawn, unroll)
+        return _is_odd(words >> _lane(words.ndim)).reshape(sizes)
+
     if matrix.pieces == 1 and len(sizes) > 1 and one_a_column:
         count = -(-sizes[-2] // LANES) + 1
         drawn = (*sizes[:-2], count, 1, sizes[-1])

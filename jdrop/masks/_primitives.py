@@ -36,7 +36,25 @@ def keep(mask: Mask):
     """Draw a mask: a boolean array of its shape, True where an element is kept."""
     if not is_static(mask.shape):
         return symbolic.keep(mask)
-    return keep_p.bind(*_alike(*_operands(mask)), spec=mask.spec, levels=())
+    start = np.zeros(len(mask.shape), np.uint32)
+    return keep_p.bind(*_alike(*_operands(mask), start), spec=mask.spec, sizes=mask.shape, aligned=False, levels=())
+
+
+def keep_tile(mask: Mask, start, sizes, aligned=False):
+    """Draw the part of a mask that starts at `start` and has `sizes`, and nothing else of it.
+
+    Args:
+      mask: of any shape; its thresholds broadcast with `sizes`.
+      start: a uint32 an axis.
+      sizes: an integer an axis.
+      aligned: whether planes of the last two axes, and the part in them, start and end where words do.
+    """
+    if tuple(sizes) == mask.shape:
+        return keep(mask)
+    if not is_static(mask.shape):
+        return packed.tile(mask, start, sizes, aligned=aligned)
+    operands = _alike(*_operands(mask), jnp.stack([jnp.asarray(s, jnp.uint32) for s in start]))
+    return keep_p.bind(*operands, spec=mask.spec, sizes=tuple(sizes), aligned=aligned, levels=())
 
 
 def drop(mask: Mask, scale, x, implementation=None):
@@ -95,16 +113,18 @@ def _alike(*operands):
 def _keep_rule(platform):
     unroll = platform == "cuda"
 
-    def keep(data, low, all_dropped, *, spec, local):
+    def keep(data, low, all_dropped, start, *, spec, sizes, aligned, local):
         mask, shape = _mask(data, low, all_dropped, spec), spec.shape
+        if sizes != shape:
+            return packed.tile(mask, start, sizes, unroll, aligned)
         # Rows that fill their words shard as they are.
         if np.broadcast_shapes(low.shape, shape) == shape and (local or as_matrix(shape).fills_words):
             return packed.opened(packed.draw(mask, unroll), shape)
         return packed.tile(mask, np.zeros(len(shape), np.uint32), shape, unroll)
 
-    def rule(ctx, *args, levels, spec):
+    def rule(ctx, *args, levels, **params):
         local = is_local(axis_context(ctx))
-        return _lower(ctx, _mapped(functools.partial(keep, local=local, spec=spec), levels), *args)
+        return _lower(ctx, _mapped(functools.partial(keep, local=local, **params), levels), *args)
 
     return rule
 
@@ -118,7 +138,7 @@ def _drop_rule(platform):
             low, all_dropped, scale = lax.optimization_barrier(numbers)
             all_dropped, scale = all_dropped != 0, lax.bitcast_convert_type(scale, jnp.float32)
         if x.shape == spec.shape:
-            kept = keep_p.bind(data, low, all_dropped, spec=spec, levels=())
+            kept = keep(_mask(data, low, all_dropped, spec))
         else:
             kept = packed.tile(_mask(data, low, all_dropped, spec), origin, x.shape, unroll)
         return jnp.where(kept, times(x, scale), jnp.zeros((), x.dtype))
@@ -186,9 +206,9 @@ def _aval(operands, levels, shape, dtype):
     return operands[0].update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
 
 
-def _keep_aval(*operands, spec, levels):
+def _keep_aval(*operands, sizes, levels, **params):
     rates = operands[1].shape[sum(level[1] for level in levels) :]
-    return _aval(operands, levels, np.broadcast_shapes(spec.shape, rates), jnp.bool_)
+    return _aval(operands, levels, np.broadcast_shapes(sizes, rates), jnp.bool_)
 
 
 def _drop_aval(*operands, levels, **params):
