@@ -39,6 +39,7 @@ def site(out):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "Error parsing type annotation .*ArrayTree")  # of optax, in Flax's own state
+        warnings.filterwarnings("ignore", "Error parsing type annotation .*jdrop.linen.*Attention")  # Flax's fields'
         pdoc.pdoc("jdrop", output_directory=out)
 
 

@@ -116,7 +116,7 @@ def dot_product_attention(
             data = jax.random.bits(jax.random.wrap_key_data(data, impl=impl), (2,), "uint32")
             impl = "threefry2x32"
         dropped = dataclasses.replace(dropped, key=data, limit=limit)
-        factor = jax.lax.stop_gradient(jnp.asarray(factor))
+        factor = jnp.asarray(factor)
     logit_scale: Any = 1 / math.sqrt(H)
     if scale is not None:
         logit_scale = as_scalar("scale", scale, lambda scale: scale == scale, "and no NaN", "scale=0.125")

@@ -1,5 +1,7 @@
 """jdrop for Flax NNX: modules in the place of Flax's own, and models as pure functions."""
 
+from jdrop.nnx._attention import MultiHeadAttention as MultiHeadAttention
+from jdrop.nnx._attention import attention_fn as attention_fn
 from jdrop.nnx._dropout import Dropout as Dropout
 from jdrop.nnx._model import model_loss as model_loss
 from jdrop.nnx._model import predictor as predictor
