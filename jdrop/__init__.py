@@ -7,6 +7,7 @@ from jdrop import mc as mc
 from jdrop import nnx as nnx
 from jdrop import training as training
 from jdrop import weights as weights
+from jdrop._accelerate import accelerate as accelerate
 from jdrop._keys import fold_in as fold_in
 from jdrop.functional import dot_product_attention as dot_product_attention
 from jdrop.functional import dropout as dropout

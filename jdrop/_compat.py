@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax.core.scope import LazyRng
 from jax import lax
-from jax._src import dispatch
+from jax._src import dispatch, source_info_util
 from jax.interpreters import xla
 
 
@@ -87,3 +87,11 @@ def add_stream(scope, name, source):
 def in_a_table(module) -> bool:
     """Whether Flax's `nnx.tabulate` is calling a module: it then jits each call, and says so only by this number."""
     return hasattr(module, "_nnx_tabulate_id")
+
+
+def place_of(eqn) -> tuple[str, str]:
+    """Where in a program an operation is: the names of the modules around it, and the line that asked for it."""
+    # What JAX's own error messages are made of; `jax.extend` gives neither.
+    frame = source_info_util.user_frame(eqn.source_info.traceback)
+    line = f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line}" if frame else ""
+    return str(eqn.source_info.name_stack), line

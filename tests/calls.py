@@ -62,6 +62,14 @@ def calls():
         "dropout": (jdrop.dropout, {"key": key(), "x": X, "rate": 0.5, "deterministic": False, "broadcast_dims": (1,)}),
         "keep_mask": (jdrop.keep_mask, {"key": key(), "shape": (3, 4), "rate": 0.5, "broadcast_dims": (1,)}),
         "fold_in": (jdrop.fold_in, {"key": key()}),
+        **{
+            f"{family.__name__}.attention_fn": (
+                family.attention_fn,
+                {name: jnp.ones((1, 6, 2, 4)) for name in ("query", "key", "value")}
+                | {"mask": jnp.ones((6, 6)), "bias": jnp.zeros((6, 6)), "deterministic": True},
+            )
+            for family in (jdrop.linen, jdrop.nnx)
+        },
         "dot_product_attention": (
             jdrop.dot_product_attention,
             {

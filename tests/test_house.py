@@ -19,6 +19,7 @@ FLOORS = {
     "_keys": 0,
     "_progress": 0,
     "_types": 0,
+    "_accelerate": 1,
     "masks": 0,
     "functional": 1,
     "weights": 1,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdrop._checks import as_flag
+from jdrop._checks import as_flag, to_array
 from jdrop.functional._attention import dot_product_attention
 from jdrop.functional._dropout import dropout
 
@@ -19,7 +19,6 @@ def attention(query, key, value, *, bias, mask, dropout_rng, dropout_rate, broad
     Args:
       form: `precision` of the products, and arguments of `jdrop.dot_product_attention`.
     """
-    _check_shapes(query, key, value)
     batch, (length, heads, _), keys = query.shape[:-3], query.shape[-3:], key.shape[-3]
     precision = form.pop("precision")
     flat = functools.partial(_flat, batch=batch)
@@ -33,7 +32,7 @@ def attention(query, key, value, *, bias, mask, dropout_rng, dropout_rate, broad
             dropout_rate,
             deterministic,
             bias=flat(bias, (heads, length, keys)),
-            mask=None if mask is None else flat(jnp.asarray(mask).astype(bool), (heads, length, keys)),
+            mask=None if mask is None else flat(as_mask(mask), (heads, length, keys)),
             broadcast_dims=(0, 1) if broadcast_dropout else (),
             **form,
         )
@@ -43,7 +42,7 @@ def attention(query, key, value, *, bias, mask, dropout_rng, dropout_rate, broad
 def dropped(weights, mask, *, dropout_rng, dropout_rate, broadcast_dropout, deterministic):
     """Attention weights (batch..., heads, queries, keys), 0 where a mask is, dropped by the mask of `attention`."""
     if mask is not None:  # Flax's are not where a query sees no key
-        weights = jnp.where(jnp.asarray(mask).astype(bool), weights, jnp.zeros((), weights.dtype))
+        weights = jnp.where(as_mask(mask), weights, jnp.zeros((), weights.dtype))
     shared = range(weights.ndim - 2) if broadcast_dropout else ()
     return dropout(dropout_rng, weights, dropout_rate, as_flag(deterministic), broadcast_dims=tuple(shared))
 
@@ -53,16 +52,27 @@ def serves(x, precision) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating) and (precision is None or isinstance(precision, (str, lax.Precision)))
 
 
-def _check_shapes(q, k, v):
-    """Raise a ValueError in Flax's words."""
+def as_operands(query, key, value):
+    """The three as arrays, of shapes that fit; or a ValueError in Flax's words."""
+    given = {"query": query, "key": key, "value": value}
+    q, k, v = (jnp.asarray(to_array(name, x)) for name, x in given.items())
+    if not q.ndim == k.ndim == v.ndim >= 3:
+        raise ValueError(
+            "query, key and value must have same rank, of at least 3, but they have the shapes "
+            f"{q.shape}, {k.shape} and {v.shape}."
+        )
     for agree, what in (
-        (q.ndim == k.ndim == v.ndim, "q, k, v must have same rank"),
-        (q.shape[:-3] == k.shape[:-3] == v.shape[:-3], "q, k, v batch dims must match"),
-        (q.shape[-1] == k.shape[-1], "q, k depths must match"),
-        (k.shape[-3:-2] == v.shape[-3:-2], "k, v lengths must match"),
+        (q.shape[:-3] == k.shape[:-3] == v.shape[:-3], "query, key and value batch dims must match"),
+        (q.shape[-1] == k.shape[-1], "query and key depths must match"),
+        (k.shape[-3:-2] == v.shape[-3:-2], "key and value lengths must match"),
     ):
         if not agree:
             raise ValueError(f"{what}, but they have the shapes {q.shape}, {k.shape} and {v.shape}.")
+    return q, k, v
+
+
+def as_mask(mask):
+    return jnp.asarray(to_array("mask", mask)).astype(bool)
 
 
 def _name(precision):

@@ -11,7 +11,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jdrop._flax.attention import attention, dropped, serves
+from jdrop._flax.attention import as_operands, attention, dropped, serves
 from jdrop._types import Flag
 
 
@@ -71,7 +71,7 @@ def attention_fn(
     Paper:
       Vaswani et al. 2017, "Attention is all you need".
     """
-    query, key, value = promote_dtype(query, key, value, dtype=dtype)
+    query, key, value = promote_dtype(*as_operands(query, key, value), dtype=dtype)
     drawn = {
         "dropout_rng": dropout_rng,
         "dropout_rate": dropout_rate,

@@ -11,7 +11,7 @@ from flax.nnx.nn.attention import dot_product_attention_weights
 from flax.typing import PrecisionLike, PromoteDtypeFn
 from jax.typing import ArrayLike, DTypeLike
 
-from jdrop._flax.attention import attention, dropped, serves
+from jdrop._flax.attention import as_mask, as_operands, attention, dropped, serves
 from jdrop._types import Flag
 
 
@@ -68,7 +68,7 @@ def attention_fn(
     Paper:
       Vaswani et al. 2017, "Attention is all you need".
     """
-    promoted: Any = promote_dtype((query, key, value), dtype=dtype)
+    promoted: Any = promote_dtype(as_operands(query, key, value), dtype=dtype)
     query, key, value = promoted
     drawn = {
         "dropout_rng": dropout_rng,
@@ -90,7 +90,7 @@ def attention_fn(
     )
     if is_causal:
         causal = jnp.tril(jnp.ones(weights.shape[-2:], bool))
-        mask = causal if mask is None else causal & jnp.asarray(mask).astype(bool)
+        mask = causal if mask is None else causal & as_mask(mask)
     weights = dropped(weights, mask, **drawn)
     groups = value.shape[-2]
     weights = weights.reshape(*weights.shape[:-3], groups, weights.shape[-3] // groups, *weights.shape[-2:])
