@@ -52,7 +52,7 @@ class Report:
     left: list[Draw] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.draws)} draws by jdrop"]
+        lines = [f"{len(self.draws)} drawn by jdrop"]
         lines += [f"  {draw}" for draw in self.draws]
         lines += [f"{len(self.left)} left as they were"] + [f"  {draw}" for draw in self.left]
         return "\n".join(lines)
@@ -122,7 +122,7 @@ class accelerate:
 
         program, result = jax.make_jaxpr(function, return_shape=True)(arrays)
         program, draws = self._program(program)
-        for draw in draws:
+        for draw in _counted(draws):
             known = self.report.draws if draw.why is None else self.report.left
             if draw not in known:
                 known.append(draw)
@@ -181,6 +181,16 @@ class accelerate:
         elif isinstance(value, (tuple, list)) and any(isinstance(part, (Jaxpr, ClosedJaxpr)) for part in value):
             value = type(value)(self._parameter(part, draws) for part in value)
         return value
+
+
+def _counted(draws):
+    """Draws of one place and shape as one, as often as all of them."""
+    times = {}
+    for draw in draws:
+        where = dataclasses.replace(draw, times=None)
+        before = times.get(where, 0)
+        times[where] = None if draw.times is None or before is None else before + draw.times
+    return [dataclasses.replace(draw, times=times[draw]) for draw in times]
 
 
 class _Call(NamedTuple):

@@ -187,6 +187,21 @@ def test_what_is_no_dropout_is_left_alone_and_named():
     assert "test_accelerate.py" in str(fast.report)
 
 
+def test_draws_of_one_place_are_counted():
+    layer = equinox.nn.Dropout(0.3)
+
+    def f(k, x):
+        for i in range(3):
+            x = jax.lax.scan(lambda x, k: (layer(x, key=k), None), x, jax.random.split(jax.random.fold_in(k, i), 2))[0]
+        return x
+
+    fast = jdrop.accelerate(f)
+    fast(key(), X)
+    fast(key(), X)
+    assert [(draw.shape, draw.times) for draw in fast.report.draws] == [((16, 32), 6)]
+    assert "1 drawn by jdrop\n  (16, 32) 6 times, eqx.nn.Dropout _dropout.py:" in str(fast.report)
+
+
 def test_a_jitted_function_is_traced_once_and_donates():
     traces = []
 

@@ -144,6 +144,14 @@ def test_half_precision(dtype, block):
     check((2, 128, 96, 4, 2, 16), block, 2e-2, dtype)
 
 
+def test_gradients_are_summed_over_tiles_in_float32():
+    q, k, v, direction = arrays((1, 16, 2048, 1, 1, 8), jnp.bfloat16)
+    _, back = jax.vjp(lambda q: attend(key(), q, k, v, 0.3, block_size=(16, 2)), q)
+    _, (wanted, *_) = dense(q, k, v, direction, kept(key(), (1, 1, 16, 2048), 0.3))
+    error = np.abs(np.asarray(back(direction)[0], np.float64) - wanted).max() / np.abs(wanted).max()
+    assert error < 2e-2
+
+
 @pytest.mark.slow
 def test_a_long_sequence():
     check((1, 4097, 257, 1, 1, 4), None, is_causal=True, seen=np.less_equal(*places(4097, 257)[::-1]))
