@@ -121,19 +121,21 @@ class accelerate:
             return self.function(*args, **kwargs)
 
         program, result = jax.make_jaxpr(function, return_shape=True)(arrays)
-        program, draws = self._program(program)
+        jaxpr, draws = self._rewritten(program.jaxpr)
         for draw in _counted(draws):
             known = self.report.draws if draw.why is None else self.report.left
             if draw not in known:
                 known.append(draw)
-        return jax.tree.unflatten(jax.tree.structure(result), jaxpr_as_fun(program)(*arrays))
+        return jax.tree.unflatten(jax.tree.structure(result), jaxpr_as_fun(ClosedJaxpr(jaxpr, program.consts))(*arrays))
 
     def _program(self, closed):
-        """A program with its draws replaced, and these; each part of it once, so that JAX knows it again."""
+        """A part of a program with its draws replaced, and these; each part once, so that JAX knows it again."""
         if closed not in self._programs:
             jaxpr, draws = self._rewritten(closed.jaxpr)
-            self._programs[closed] = (ClosedJaxpr(jaxpr, closed.consts) if draws else closed), draws
-        return self._programs[closed]
+            # Without the part itself, which would never be forgotten then.
+            self._programs[closed] = (ClosedJaxpr(jaxpr, closed.consts) if draws else None), draws
+        new, draws = self._programs[closed]
+        return closed if new is None else new, draws
 
     def _rewritten(self, jaxpr):
         eqns, draws = [], []
