@@ -129,8 +129,14 @@ SHAPES = [
     (2, 33, 1, 6, 2, 4),
 ]
 FORMS = list(forms(SHAPES[0]))
-MATRIX = [(shape, form, block) for shape in SHAPES for form in FORMS for block in BLOCKS]
-QUICK = [MATRIX.index((SHAPES[i % 3], form, BLOCKS[2 + i % 4])) for i, form in enumerate(FORMS)]
+# Every form with every shape and with every size of tiles, but not each with each of both: they meet in the tile alone.
+MATRIX = [
+    (shape, form, BLOCKS[(i + 2 * j + k) % len(BLOCKS)])
+    for i, shape in enumerate(SHAPES)
+    for j, form in enumerate(FORMS)
+    for k in range(2)
+]
+QUICK = [2 * (i % 3 * len(FORMS) + i) for i in range(len(FORMS))]
 
 
 @some(("shape", "form", "block"), MATRIX, *QUICK)

@@ -179,7 +179,7 @@ class _Tiles:
 
     def logits(self, row, column):
         """The scaled products of queries and keys, (B, K, queries, N // K, keys); -inf where a key is not seen."""
-        logits = self._product("bkth,bksh->bkts", row["q"], column["k"], self.dtype) * self.form.scale
+        logits = self._product("bktgh,bksh->bktgs", row["q"], column["k"], self.dtype) * self.form.scale
         bias = column["pairs"]["bias"]
         logits = logits if bias is None else (logits + self._by_heads(bias)).astype(self.dtype)
         seen = self._seen(row["i"], column["j"], column["pairs"]["allowed"])
@@ -192,7 +192,7 @@ class _Tiles:
             terms.append((row["dq"].astype(dtype), column["k"]))
         if column["dk"] is not None:
             terms.append((row["q"], column["dk"].astype(dtype)))
-        terms = [self._product("bkth,bksh->bkts", *term) * self.form.scale for term in terms]
+        terms = [self._product("bktgh,bksh->bktgs", *term) * self.form.scale for term in terms]
         if column["pairs"]["dbias"] is not None:
             terms.append(self._by_heads(column["pairs"]["dbias"]))
         return functools.reduce(jnp.add, terms) if terms else None
@@ -213,15 +213,16 @@ class _Tiles:
 
     def weighted(self, weights, v, dtype=None):
         """The sums of v over keys."""
-        return self._product("bkts,bksh->bkth", weights.astype(v.dtype), v, dtype)
+        return self._product("bktgs,bksh->bktgh", weights.astype(v.dtype), v, dtype)
 
     def _product(self, axes, a, b, dtype=None):
         # A product whose result has the type of its operands is transposed to products of that type; of another, it
-        # would be transposed to slow ones of two types. The queries of a group of heads are one axis, since XLA copies
-        # where two are summed over; and the queries come first in it, so that these can be split over devices.
-        rows = a.reshape(*a.shape[:2], -1, a.shape[-1])
-        rows = jnp.einsum(axes, rows, b, preferred_element_type=dtype).astype(self.dtype)
-        return rows.reshape(*a.shape[:-1], rows.shape[-1])
+        # would be transposed to slow ones of two types. XLA copies where two axes are summed over: so the axis of a
+        # group's heads goes where it is 1. It is not merged with that of the queries: either may be split over devices.
+        if a.shape[3] > 1:
+            return jnp.einsum(axes, a, b, preferred_element_type=dtype).astype(self.dtype)
+        product = jnp.einsum(axes.replace("g", ""), a[:, :, :, 0], b, preferred_element_type=dtype)
+        return product.astype(self.dtype)[:, :, :, None]
 
     def _by_heads(self, x):
         if x.ndim == 0:

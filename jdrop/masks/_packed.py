@@ -82,7 +82,7 @@ def tile(mask, origin, sizes, unroll=False, aligned=False):
             mask.limit.low.shape
         )
     matrix, rates = as_matrix(mask.shape), mask.limit.low.shape
-    one_a_column = math.prod(rates[:-1]) == 1 and np.broadcast_shapes(rates, sizes) == sizes
+    one_a_column = math.prod(rates[:-1]) == 1 and jnp.broadcast_shapes(rates, sizes) == sizes
     if aligned and matrix.pieces == 1 and one_a_column:
         drawn = (*sizes[:-2], sizes[-2] // LANES, 1, sizes[-1])
         counts = (*matrix.leading[:-1], matrix.leading[-1] // LANES)
