@@ -141,7 +141,7 @@ def count_examples(
 
 def check_choice(name, value, allowed):
     """Raise a ValueError unless `value` is one of those allowed."""
-    if value not in allowed:
+    if not any(isinstance(value, type(each)) and value == each for each in allowed):
         raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}.")
 
 

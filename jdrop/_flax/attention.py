@@ -31,7 +31,7 @@ def attention(query, key, value, *, bias, mask, dropout_rng, dropout_rate, broad
             v,
             dropout_rate,
             deterministic,
-            bias=flat(bias, (heads, length, keys)),
+            bias=flat(None if bias is None else to_array("bias", bias), (heads, length, keys)),
             mask=None if mask is None else flat(as_mask(mask), (heads, length, keys)),
             broadcast_dims=(0, 1) if broadcast_dropout else (),
             **form,

@@ -218,6 +218,8 @@ def _of_pairs(name, value, shape):
     if boolean != (name == "mask"):
         wanted, write = ("booleans are", "mask=m != 0") if name == "mask" else ("numbers are", "mask=m for booleans")
         raise TypeError(f"{name} has dtype {array.dtype}, but {wanted} needed: write {write}.")
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} has dtype {array.dtype}, but real numbers are needed: write {name}.real.")
     full = (1,) * (4 - array.ndim) + array.shape
     if len(full) != 4 or any(n != 1 and n != whole for n, whole in zip(full, shape)):
         raise ValueError(
