@@ -151,9 +151,10 @@ class accelerate:
                 draws.append(Draw(*place_of(eqn), shape, 1, "random numbers that are no Bernoulli draw"))
             params = self._parameters(eqn, inside)
             times = {"scan": eqn.params.get("length"), "while": None}.get(name, 1)
+            around = place_of(eqn)[0] if inside else ""
             for draw in inside:
                 counted = None if times is None or draw.times is None else times * draw.times
-                place = "/".join(part for part in (place_of(eqn)[0], draw.place) if part)
+                place = "/".join(part for part in (around, draw.place) if part)
                 draws.append(dataclasses.replace(draw, times=counted, place=place))
             eqns.append(eqn.replace(params=params) if inside else eqn)
         return (jaxpr.replace(eqns=eqns) if draws else jaxpr), draws
@@ -230,7 +231,7 @@ def _replaced(eqn):
     if others or len(jaxpr.outvars) > 1 or last is None or last.primitive.name != "lt":
         return eqn, "more than one draw in a bernoulli of JAX, of an unknown version"
     p = last.invars[1]
-    if p in random if not hasattr(p, "val") else False:
+    if not hasattr(p, "val") and p in random:
         return eqn, "mode='high', a probability finer than jdrop's"
     keys, shape, whole = eqn.invars[place].aval.shape, _shape_a_key(jaxpr), eqn.outvars[0].aval.shape
     mapped = whole[: len(whole) - len(shape or ())]  # by `jax.vmap`: keys, probabilities, or both

@@ -107,22 +107,23 @@ def dot_product_attention(
     if dropped.keeps_all or (deterministic is True and dropped.limit.valid is None):
         dropped = factor = impl = None
     else:
-        limit = dropped.limit._replace(valid=None)
+        dropped = dataclasses.replace(dropped, limit=dropped.limit._replace(valid=None))
         if deterministic is not False:
-            limit = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), limit)
-            factor = jnp.where(deterministic, one, factor)
+            dropped, factor = dropped.unless(deterministic), jnp.where(deterministic, one, factor)
         impl, data = dropped.spec.impl, jax.random.key_data(dropped.key)
         if impl not in BLOCK_WORDS:  # of such a key no part of a mask can be drawn alone
             data = jax.random.bits(jax.random.wrap_key_data(data, impl=impl), (2,), "uint32")
             impl = "threefry2x32"
-        dropped = dataclasses.replace(dropped, key=data, limit=limit)
+        dropped = dataclasses.replace(dropped, key=data)
         factor = jnp.asarray(factor)
     logit_scale: Any = 1 / math.sqrt(H)
     if scale is not None:
         logit_scale = as_scalar("scale", scale, lambda scale: scale == scale, "and no NaN", "scale=0.125")
     if not is_concrete(logit_scale):
         q, logit_scale = times(q, logit_scale.astype(at_least_float32(q.dtype))), 1.0
-    is_causal, window = as_bool("is_causal", is_causal), _window(local_window_size)
+    is_causal, window = as_bool("is_causal", is_causal), None
+    if local_window_size is not None:
+        window = _pair("local_window_size", local_window_size, 0, 128, (128, 0))
     local = jax.device_count() == 1 or any(jax.typeof(q).sharding.spec) or bool(varying(q))
     block = _block(block_size, (B, N, T, S), local and (is_causal or window is not None))
     fixed = Fixed(
@@ -243,14 +244,13 @@ def _lengths(name, value, batch):
     return array
 
 
-def _window(value):
-    if value is None:
-        return None
-    sides = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(sides) != 2:
-        raise ValueError(f"local_window_size is {value!r}, but one number or two are needed: write (128, 0).")
-    before, after = (as_size("local_window_size", side, 0, 128) for side in sides)
-    return before, after
+def _pair(name, value, least, one, two):
+    """One number for both, or two; `one` and `two` are what errors advise."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {value!r}, but one number or two are needed: write {two}.")
+    first, second = (as_size(name, size, least, one) for size in pair)
+    return first, second
 
 
 def _block(value, shape, skips):
@@ -261,14 +261,10 @@ def _block(value, shape, skips):
     and large steps.
     """
     *_, heads, queries, keys = shape
-    sizes = value if isinstance(value, (tuple, list)) else (value, value)
-    if value is not None:
-        if len(sizes) != 2:
-            raise ValueError(f"block_size is {value!r}, but one number or two are needed: write (512, 256).")
-        sizes = [as_size("block_size", size, 1, 256) for size in sizes]
+    sizes = None if value is None else _pair("block_size", value, 1, 256, (512, 256))
     if not is_static((queries, keys)) or (not is_static(shape) and heads * queries < WHOLE_ROWS):
         return queries, keys  # a mask whose layout is chosen when the program runs is drawn in whole
-    if value is not None:
+    if sizes is not None:
         return min(sizes[0], queries), min(sizes[1], keys)
     high = _even(queries, 512) if skips else queries
     wide = 512 if jax.default_backend() == "gpu" else max(128, 2**17 // max(high, 1))

@@ -1,6 +1,5 @@
 """Dropout of single units."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -92,8 +91,7 @@ def dropout(
     if evaluation:
         return scaled(x, evaluate)
     if deterministic is not False:
-        zeros = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), mask.limit)
-        mask, train = dataclasses.replace(mask, limit=zeros), jnp.where(deterministic, evaluate, train)
+        mask, train = mask.unless(deterministic), jnp.where(deterministic, evaluate, train)
     return dropped(mask, x, train, save, implementation)
 
 

@@ -5,6 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdrop._keys import as_typed_key, note_use
@@ -35,6 +36,11 @@ class Mask:
         """Whether it is known to keep every element."""
         low, all_dropped, _ = self.limit
         return isinstance(low, (np.ndarray, np.generic)) and all_dropped is None and not low.any()
+
+    def unless(self, deterministic) -> "Mask":
+        """The mask that keeps all where a traced flag is True."""
+        limit = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), self.limit)
+        return dataclasses.replace(self, limit=limit)
 
     @property
     def spec(self) -> Spec:
