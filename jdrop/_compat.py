@@ -89,9 +89,16 @@ def in_a_table(module) -> bool:
     return hasattr(module, "_nnx_tabulate_id")
 
 
-def place_of(eqn) -> tuple[str, str]:
+def place_of(source_info) -> tuple[str, str]:
     """Where in a program an operation is: the names of the modules around it, and the line that asked for it."""
     # What JAX's own error messages are made of; `jax.extend` gives neither.
-    frame = source_info_util.user_frame(eqn.source_info.traceback)
+    frame = source_info_util.user_frame(source_info.traceback)
     line = f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line}" if frame else ""
-    return str(eqn.source_info.name_stack), line
+    return str(source_info.name_stack), line
+
+
+def replace_in_random(name, wrap):
+    """Replace a private function of `jax.random` by what `wrap` makes of it."""
+    # `bernoulli` itself may have been imported by its name before; what it calls it looks up at each call.
+    names = jax.random.bernoulli.__globals__
+    names[name] = wrap(names[name])

@@ -190,6 +190,7 @@ def test_what_is_no_dropout_is_left_alone_and_named():
 def test_draws_of_one_place_are_counted():
     layer = equinox.nn.Dropout(0.3)
 
+    @jax.jit
     def f(k, x):
         for i in range(3):
             x = jax.lax.scan(lambda x, k: (layer(x, key=k), None), x, jax.random.split(jax.random.fold_in(k, i), 2))[0]
@@ -221,6 +222,87 @@ def test_a_jitted_function_is_traced_once_and_donates():
     assert len(fast.report.draws) == 1
 
 
+def test_a_block_is_for_what_was_jitted_before_too_and_ends():
+    """Each block anew, with all functions that it calls: none stays slow, and none stays fast outside."""
+    f, layer = jax.jit(dropped), equinox.nn.Dropout(0.5)
+    before = f(key(), X)
+    for _ in range(2):
+        with jdrop.accelerate() as report:
+            inside = f(key(), X)
+            other = layer(X, key=key(1))
+            assert len(report.draws) == 2
+        np.testing.assert_allclose(inside, jnp.where(kept(key(), X.shape), X / 0.7, 0), rtol=1e-6)
+        same(other, jnp.where(kept(key(1), X.shape, 0.5), X / 0.5, 0))
+        same(f(key(), X), before)
+        assert [draw.line.split(":")[0] for draw in report.draws] == ["test_accelerate.py", "_dropout.py"]
+        assert not report.left
+    with pytest.raises(KeyError), jdrop.accelerate() as report:
+        raise KeyError
+    same(f(key(), X), before)
+    again = jdrop.accelerate()
+    with again, again:
+        pass
+    same(f(key(), X), before)
+
+
+def test_a_block_names_what_it_left():
+    with jdrop.accelerate() as report:
+        jax.random.uniform(key(), (3,))
+        jax.random.bernoulli(key(), 0.5, (5,), mode="high")
+    assert not report.draws
+    assert [draw.shape for draw in report.left] == [(3,), (5,)]
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["function", "block"])
+def test_an_nnx_train_step_changes_its_model_in_place(block):
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.layer, self.dropout = nnx.Linear(32, 1, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.layer(self.dropout(x))
+
+    model = Model(nnx.Rngs(0))
+    k, kernel = model.dropout.rngs.key.get_value(), model.layer.kernel.get_value()
+
+    @nnx.jit
+    def step(model, x):
+        gradients = nnx.grad(lambda model: model(x).sum())(model)
+        model.layer.kernel[...] += gradients["layer"]["kernel"][...]
+
+    if block:
+        with jdrop.accelerate() as report:
+            step(model, X)
+    else:
+        fast = jdrop.accelerate(step)
+        fast(model, X)
+        report = fast.report
+    mask = jdrop.keep_mask(jax.random.fold_in(k, 0), X.shape, 0.5)
+    wanted = kernel + jnp.where(mask, X * 2, 0).sum(0)[:, None]
+    np.testing.assert_allclose(model.layer.kernel[...], wanted, rtol=1e-5, atol=1e-5)
+    assert [draw.times for draw in report.draws] == [None if block else 1]
+
+
+def test_numbers_of_python_are_traced_once():
+    traces = []
+
+    @jax.jit
+    def step(k, x, rate):
+        traces.append(rate)
+        return dropped(k, x, rate)
+
+    fast = jdrop.accelerate(step)
+    for rate in (0.1, 0.2, 0.3):
+        fast(key(), X, rate)
+    assert len(traces) == 1
+    assert [draw.times for draw in fast.report.draws] == [1]
+
+
+def test_a_probability_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)|\(2,\).*\(3,\)"), jdrop.accelerate():
+        jax.random.bernoulli(key(), jnp.full((3,), 0.5), (2,))
+
+
 def test_under_other_transforms():
     fast = jdrop.accelerate(dropped)
     same(jax.jit(fast)(key(), X), fast(key(), X))
@@ -239,3 +321,5 @@ def test_arguments_of_any_kind():
     assert given["flag"]
     with pytest.raises(TypeError, match="function is 3, but a function is needed"):
         jdrop.accelerate(3)
+    with pytest.raises(TypeError, match="was given no function to call"):
+        jdrop.accelerate()(key())

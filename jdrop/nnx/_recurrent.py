@@ -148,7 +148,7 @@ class RecurrentDropout(_Wrapper):
         super().__init__(cell, deterministic, rng_collection, rngs)
         self.rate: ArrayLike = rate
         self.recurrent_rate: ArrayLike = rate if recurrent_rate is None else recurrent_rate
-        self.fresh = as_bool("fresh", fresh)
+        self.fresh: bool = as_bool("fresh", fresh)
 
     def _names(self, state):
         return ("inputs", "recurrent")
