@@ -5,6 +5,7 @@ import gzip
 import shutil
 import struct
 import tracemalloc
+from importlib.util import find_spec
 from pathlib import Path
 
 import flax.linen as nn
@@ -17,15 +18,18 @@ from tiers import some
 from experiments.common import idx as idx_files
 from experiments.common import images, networks, ratios, tables, timing
 from experiments.crash_test import kill
+from experiments.existing_models import main as existing
 from experiments.speed import gpu, peers
 from experiments.speed import main as speed
 from experiments.uncertainty import classification, passes
+
+MODELS = {"bert": "transformers", "lora": "qwix", "equinox": "equinox", "haiku": "haiku"}  # and their libraries
 
 
 def test_help_lists_the_experiments():
     result = run("--help")
     assert result.returncode == 0
-    for name in ("active_learning", "articles", "crash_test", "digits", "meshes", "mnist", "speed", "uncertainty"):
+    for name in ("active_learning", "articles", "crash_test", "digits", "existing_models", "meshes", "mnist", "speed"):
         assert f"\n  {name} " in result.stdout
 
 
@@ -323,6 +327,9 @@ def test_speed(tmp_path):
     for what in (
         "transformer block: share of Flax's added time",
         "compile time of a train step: times Flax's",
+        "attention, length 16: times Flax's",
+        "attention: scratch memory, times that of half the length",
+        "attention: scratch memory, times dense Flax's",
         "step of a dense network, per_example: times whole batch",
         "step of a transformer block, accumulate=4: times whole batch",
     ):
@@ -331,6 +338,41 @@ def test_speed(tmp_path):
     assert (tmp_path / "summary.md").read_text().rstrip() in result.stdout
     assert f"jax {jax.__version__}" in (tmp_path / "speed.md").read_text()
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_models_that_exist(tmp_path):
+    models = [name for name, library in MODELS.items() if find_spec(library)]
+    absent = next((name for name in MODELS if name not in models), None)
+    chosen = ["equinox", *([absent] if absent else MODELS)]
+    result = run("existing_models", "--quick", *(f"--only={name}" for name in chosen), "--out", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader((tmp_path / "existing_models.csv").read_text().splitlines()))
+    assert {row["model"] for row in rows} == set(chosen) & set(models)
+    if absent:
+        assert f"{absent} is left out: {MODELS[absent]} is not installed" in result.stdout
+    cases = ["no dropout", "as it is", "accelerate"]
+    assert [row["dropout"] for row in rows] == cases * (len(rows) // 3)
+    for row in rows:
+        assert float(row["step, ms"]) > 0
+        assert float(row["compilation, s"]) > 0
+        if row["dropout"] == "accelerate":
+            assert row["draws left"] == "0"
+            assert row["model"] != "equinox" or row["masks by jdrop"] == "4"
+    assert (tmp_path / "existing_models.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_exists_must_stay_what_it_was():
+    before = {"a": np.ones(3, np.float32)}
+    existing.check("m", before, {"a": np.zeros(3, np.float32)})
+    for after, message in (
+        ({"b": np.ones(3, np.float32)}, "another tree"),
+        ({"a": np.ones(4, np.float32)}, r"m: float32 \(3,\) became float32 \(4,\)"),
+        ({"a": np.ones(3, np.float16)}, "became float16"),
+        ({"a": np.float32([1, np.nan, 1])}, "not finite"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            existing.check("m", before, after)
 
 
 def test_the_functions_that_speed_compares_drop():

@@ -19,6 +19,7 @@ SHAPES = {
     "float32 (1024, 4096)": ((1024, 4096), "float32"),
     "bfloat16 (256, 512)": ((256, 512), "bfloat16"),
 }
+LENGTHS = (1024, 2048, 4096, 8192, 16384)  # of attention
 RATES = ("0.1", "0.5", "traced")
 MODES = ("forward", "forward and backward")
 HBM = 819e9 / 0.94e9  # bytes a cycle of a TPU v5e
@@ -48,7 +49,8 @@ def names(target, quick=False) -> list[str]:
         found += [f"block {layer} | {kind}" for layer in ("none", "jdrop", "flax") for kind in ("plain", "checkpoint")]
         found += ["seeds | 1", "seeds | 5"]
     if target in ("h100", "v5e"):
-        found += ["vmap | 100", "mc_dropout | 100", "samples | 100"]
+        found += ["vmap | 100", "mc_dropout | 100", "samples | 100", "attention flax | 4096"]
+        found += [f"attention jdrop | {length}" for length in LENGTHS]
     if target == "v5e":
         found += [f"mesh {kind} | {count}" for kind in ("explicit", "auto") for count in ("4", "256")]
     return found

@@ -116,6 +116,17 @@ def _of_models(target, results):
         if none and ours:
             about = f"bfloat16 (16, 512, 1024), {kind}"
             yield _row(target, "transformer block: launches that dropout adds", about, ours - none, bounds, flax - none)
+    for length in aot.LENGTHS:
+        about, scratch = f"bfloat16 (1, {length}, 4, 64)", get(f"attention jdrop | {length}", "scratch")
+        half, dense = (get(f"attention {name}", "scratch") for name in (f"jdrop | {length // 2}", f"flax | {length}"))
+        if scratch:
+            yield _row(
+                target, "attention: scratch, MiB", about, scratch / 2**20, None, dense / 2**20 if dense else NONE
+            )
+        if scratch and half:
+            yield _row(target, "attention: scratch, x that of half the length", about, scratch / half, at_most(2.2))
+        if scratch and dense:
+            yield _row(target, "attention: scratch, x dense Flax's", about, scratch / dense, at_most(1 / 8))
     for name in ("mc_dropout", "samples"):
         if get("vmap | 100") and get(f"{name} | 100"):
             about = "784-1024-1024-10, batch 256, 100 samples"

@@ -18,7 +18,23 @@ from experiments.common.transformer import Block, Net
 def compiled(compiler, what, detail) -> dict:
     """What the compiler made of the program `what`, such as "block jdrop", and its `detail`."""
     kind, *which = what.split()
-    return {"block": block, "seeds": seeds, "mesh": mesh}.get(kind, monte_carlo)(compiler, detail, *(which or [kind]))
+    return {"attention": attention, "block": block, "seeds": seeds, "mesh": mesh}.get(kind, monte_carlo)(
+        compiler, detail, *(which or [kind])
+    )
+
+
+def attention(compiler, detail, layer):
+    """All gradients of attention with dropout of its weights, of bfloat16 (1, length, 4, 64)."""
+    x = jax.ShapeDtypeStruct((1, int(detail), 4, 64), jnp.bfloat16)
+
+    def loss(q, k, v, key):
+        if layer == "jdrop":
+            y = jdrop.dot_product_attention(key, q, k, v, 0.1)
+        else:
+            y = nn.dot_product_attention(q, k, v, dropout_rng=key, dropout_rate=0.1, broadcast_dropout=False)
+        return (y.astype(jnp.float32) ** 2).sum()
+
+    return compiler(jax.value_and_grad(loss, (0, 1, 2)), x, x, x, jax.random.key(0))
 
 
 def block(compiler, detail, layer):

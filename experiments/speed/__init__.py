@@ -8,6 +8,7 @@ sizes        one element to 2^26, jitted and eager, beside every peer
 shapes       odd last axes, one to five axes, masks shared along axes, beside Flax
 residual     bytes an element that the backward pass keeps
 block        what three dropouts add to a train step of a transformer block
+attention    attention with dropout of its weights, and its scratch memory by the length, beside Flax's dense one
 compilation  the time to compile a train step with 24 dropouts
 microbatches train steps of single examples and of micro-batches, beside that of the whole batch
 gpu          on a GPU, beside a device copy, Flax and PyTorch: `python -m experiments speed --only gpu`, meant for eight
@@ -17,6 +18,6 @@ gpu          on a GPU, beside a device copy, Flax and PyTorch: `python -m experi
 
 Writes speed.csv, speed.md and speed.png, and in summary.csv and summary.md how many figures of each kind meet the
 target of the issue that asked for them, with the worst one. A peer that is not installed is named as absent. About
-eight minutes on two cores that nothing else uses, and 3 GiB of memory; expect ratios to repeat within a tenth there.
+nine minutes on two cores that nothing else uses, and 3 GiB of memory; expect ratios to repeat within a tenth there.
 On a machine with a GPU everything but `gpu` is still measured on the CPU.
 """
