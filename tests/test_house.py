@@ -22,7 +22,8 @@ FLOORS = {
     "_accelerate": 1,
     "masks": 0,
     "functional": 1,
-    "weights": 1,
+    "schedules": 1,
+    "weights": 2,
 }
 FLOORS |= {"_flax": 2, "linen": 3, "nnx": 3, "training": 3, "mc": 3}
 FILES = sorted((ROOT / "jdrop").rglob("*.py"))

@@ -9,9 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jdrop._checks import as_flag, is_concrete
 from jdrop.masks._rate import as_rate
 
 _EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
+
+
+def draws_at(rate, deterministic) -> bool:
+    """Whether a layer of the family needs a key: not at evaluation, nor at a rate that is known to be 0."""
+    return as_flag(deterministic) is not True and not (is_concrete(rate) and not np.any(rate))
 
 
 def evaluation_arguments(call, given):

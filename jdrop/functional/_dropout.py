@@ -70,14 +70,7 @@ def dropout(
     Paper:
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
-    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
-        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
-    if np.ndim(x) == 0 and np.ndim(rate) > 0:
-        raise ValueError(
-            f"x is one number and rate has shape {np.shape(rate)}, but the order of the arguments is (key, x, rate): "
-            "write jdrop.dropout(key, x, rate), not (key, rate, x)."
-        )
-    x = jnp.asarray(to_array("x", x))
+    x = as_input(x, rate)
     deterministic = as_flag(deterministic)
     check_choice("scaling", scaling, _SCALINGS)
     check_choice("save", save, _SAVES)
@@ -86,7 +79,7 @@ def dropout(
     mask = as_mask(key, x.shape, rate, broadcast_dims, drawn=not evaluation)
     if mask.keeps_all or (evaluation and scaling != "classic" and mask.limit.valid is None):
         return x
-    _check_dtype(x.dtype)
+    check_dtype(x.dtype)
     train, evaluate = scales(mask.limit, x.dtype, scaling)
     if evaluation:
         return scaled(x, evaluate)
@@ -102,8 +95,30 @@ def draws(rate, deterministic) -> bool:
     return is_random(as_rate(rate))
 
 
+def drawn(key, shape, rate, deterministic, broadcast_dims=()):
+    """The mask that is to be drawn, which keeps all where a traced `deterministic` is True; None where none is."""
+    deterministic = as_flag(deterministic)
+    mask = as_mask(key, shape, rate, broadcast_dims, drawn=deterministic is not True)
+    if mask.keeps_all or deterministic is True:
+        return None
+    return mask if deterministic is False else mask.unless(deterministic)
+
+
+def as_input(x, rate) -> jax.Array:
+    """The input of a function of (key, x, rate) as an array; or a TypeError or ValueError."""
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex, int)):
+        raise TypeError(f"x is a {type(x).__name__}, but an array is needed: write jnp.asarray(x).")
+    if np.ndim(x) == 0 and np.ndim(rate) > 0:
+        raise ValueError(
+            f"x is one number and rate has shape {np.shape(rate)}, but the order of the arguments is (key, x, rate): "
+            "write jdrop.dropout(key, x, rate), not (key, rate, x)."
+        )
+    return jnp.asarray(to_array("x", x))
+
+
 @functools.lru_cache
-def _check_dtype(dtype):
+def check_dtype(dtype):
+    """Raise a TypeError for numbers that can't be scaled, or not be zero."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"x has dtype {dtype}, but a kept element is divided by the keep probability, which "

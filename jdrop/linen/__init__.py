@@ -5,6 +5,17 @@ from jdrop.linen._attention import SelfAttention as SelfAttention
 from jdrop.linen._attention import attention_fn as attention_fn
 from jdrop.linen._dropout import Dropout as Dropout
 from jdrop.linen._dropout import MissingStreamError as MissingStreamError
+from jdrop.linen._family import AlphaDropout as AlphaDropout
+from jdrop.linen._family import ChannelDropout as ChannelDropout
+from jdrop.linen._family import DropBlock as DropBlock
+from jdrop.linen._family import DropPath as DropPath
+from jdrop.linen._family import FeatureAlphaDropout as FeatureAlphaDropout
+from jdrop.linen._family import GaussianDropout as GaussianDropout
+from jdrop.linen._family import GaussianNoise as GaussianNoise
+from jdrop.linen._family import PatchDropout as PatchDropout
 from jdrop.linen._model import predictor as predictor
 from jdrop.linen._recurrent import RecurrentDropout as RecurrentDropout
 from jdrop.linen._recurrent import Zoneout as Zoneout
+from jdrop.linen._text import EmbeddingDropout as EmbeddingDropout
+from jdrop.linen._text import TokenDropout as TokenDropout
+from jdrop.linen._text import WordDropout as WordDropout

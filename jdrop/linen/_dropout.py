@@ -64,7 +64,7 @@ class Dropout(nn.Dropout):
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
         rate = self.rate if rate is None else rate
         if rng is None and draws(rate, deterministic):
-            rng = self._stream_key()
+            rng = stream_key(self)
         return dropout(
             rng,
             inputs,
@@ -75,16 +75,17 @@ class Dropout(nn.Dropout):
             save=self.save,
         )
 
-    @nn.nowrap
-    def _stream_key(self):
-        name = stream_of(self)
-        if name is None:
-            raise MissingStreamError(
-                f"{type(self).__name__} at {'/'.join(self.path) or 'the top'} draws from the random stream "
-                f"{self.rng_collection!r}, which was not given: pass rngs={{{self.rng_collection!r}: key}} to apply, "
-                "or deterministic=True."
-            )
-        return self.make_rng(name)
+
+def stream_key(module):
+    """The next key of the stream that a module draws from."""
+    name = stream_of(module)
+    if name is None:
+        raise MissingStreamError(
+            f"{type(module).__name__} at {'/'.join(module.path) or 'the top'} draws from the random stream "
+            f"{module.rng_collection!r}, which was not given: pass rngs={{{module.rng_collection!r}: key}} to apply, "
+            "or deterministic=True."
+        )
+    return module.make_rng(name)
 
 
 def stream_of(module):

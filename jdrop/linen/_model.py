@@ -13,6 +13,7 @@ from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, 
 from jdrop._keys import fold_in
 from jdrop._types import Predict, PyTree
 from jdrop.functional._dropout import dropout
+from jdrop.linen._layer import Layer
 from jdrop.linen._recurrent import RecurrentDropout, Zoneout
 
 
@@ -27,8 +28,8 @@ def predictor(
 ) -> Predict:
     """Turn a Linen model into `predict(key, x)`, in which only dropout is stochastic.
 
-    Every `Dropout` (jdrop's and Flax's), Flax's attention modules, `RecurrentDropout` and `Zoneout` draw, whatever
-    `deterministic` the model passes them; every `BatchNorm` uses its running statistics; everything else is in
+    Every dropout layer (jdrop's and Flax's `Dropout`) and Flax's attention modules draw, whatever `deterministic` the
+    model passes them; every `BatchNorm` uses its running statistics; everything else is in
     evaluation mode. Dropout that is no such module can't be found: that of attention which a model computes itself (by
     `flax.linen.dot_product_attention`, say) follows the model's own arguments. Give them here, ``deterministic=False``,
     or name places with `inject`.
@@ -99,7 +100,7 @@ class _Apply:
         return outputs
 
 
-_DRAWING = (nn.Dropout, RecurrentDropout, Zoneout, nn.MultiHeadDotProductAttention)
+_DRAWING = (nn.Dropout, Layer, RecurrentDropout, Zoneout, nn.MultiHeadDotProductAttention)
 
 
 class _Layers:

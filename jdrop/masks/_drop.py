@@ -36,6 +36,12 @@ def dropped(mask, x, scale, save, implementation):
     return _masked(keep, mask, x, scale)
 
 
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def chosen(mask, kept, otherwise):
+    """`kept` where a mask keeps and `otherwise` elsewhere; a derivative keeps the key, and draws the mask again."""
+    return jnp.where(keep(mask), kept, otherwise)
+
+
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _masked(open_mask, source, x, scale):
     """The scaled elements that `open_mask(source)` keeps; a derivative keeps no more than these arguments."""

@@ -40,7 +40,7 @@ class Mask:
     def unless(self, deterministic) -> "Mask":
         """The mask that keeps all where a traced flag is True."""
         limit = jax.tree.map(lambda leaf: jnp.where(deterministic, jnp.zeros_like(leaf), leaf), self.limit)
-        return dataclasses.replace(self, limit=limit)
+        return dataclasses.replace(self, limit=limit._replace(valid=self.limit.valid))
 
     @property
     def spec(self) -> Spec:

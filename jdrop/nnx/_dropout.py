@@ -81,7 +81,7 @@ class Dropout(nnx.Dropout):
                 "set it with model.train(), model.eval() or nnx.view."
             )
         rate = self.rate if rate is None else rate
-        key = self._key(rngs) if draws(rate, deterministic) else None
+        key = stream_key(self, rngs) if draws(rate, deterministic) else None
         return dropout(
             key,
             inputs,
@@ -92,14 +92,16 @@ class Dropout(nnx.Dropout):
             save=self.save,
         )
 
-    def _key(self, rngs):
-        source = self.rngs if rngs is None else stream(rngs, self.rng_collection)
-        if source is None:
-            raise ValueError(
-                "`deterministic` is False, but no `rngs` argument was provided to Dropout as either a __call__ "
-                f"argument or class attribute: give it nnx.Rngs({self.rng_collection}=0), or deterministic=True."
-            )
-        return source() if isinstance(source, nnx.RngStream) else source
+
+def stream_key(module, rngs):
+    """The next key of `rngs`, or of a module's own stream."""
+    source = module.rngs if rngs is None else stream(rngs, module.rng_collection)
+    if source is None:
+        raise ValueError(
+            f"`deterministic` is False, but no `rngs` argument was provided to {type(module).__name__} as either a "
+            f"__call__ argument or class attribute: give it nnx.Rngs({module.rng_collection}=0), or deterministic=True."
+        )
+    return source() if isinstance(source, nnx.RngStream) else source
 
 
 def stream(rngs, name):

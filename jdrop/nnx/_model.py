@@ -14,6 +14,7 @@ from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, 
 from jdrop._keys import fold_in
 from jdrop._types import Predict
 from jdrop.functional._dropout import dropout
+from jdrop.nnx._layer import Layer
 from jdrop.nnx._recurrent import RecurrentDropout, Zoneout
 
 
@@ -26,8 +27,8 @@ def predictor(
 ) -> Predict:
     """Turn an NNX model into `predict(key, x)`, in which only dropout is stochastic.
 
-    Every `Dropout` (jdrop's and Flax's), Flax's attention module, `RecurrentDropout` and `Zoneout` draw, whatever
-    `deterministic` the model passes them; every `BatchNorm` uses its running statistics; everything else is in
+    Every dropout layer (jdrop's and Flax's `Dropout`) and Flax's attention module draw, whatever `deterministic` the
+    model passes them; every `BatchNorm` uses its running statistics; everything else is in
     evaluation mode. Each random stream of the model gets its own key, derived from `key` and the stream's path. The
     model itself is left as it is. Dropout that is no such module can't be found: that of attention which a model
     computes itself (by `flax.nnx.dot_product_attention`, say) follows the model's own arguments. Give them here,
@@ -194,7 +195,7 @@ class _Apply:
         return model(*inputs, **named, **given)
 
 
-_DRAWING = (nnx.Dropout, RecurrentDropout, Zoneout, nnx.MultiHeadAttention)
+_DRAWING = (nnx.Dropout, Layer, RecurrentDropout, Zoneout, nnx.MultiHeadAttention)
 
 
 def _layers(model):

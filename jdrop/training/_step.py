@@ -1,5 +1,8 @@
 """One jitted training step, and its evaluation."""
 
+import contextlib
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +35,8 @@ def make_train_step(
     Args:
       loss_fn: `(params, batch, key) -> loss`, a scalar, or `(loss, metrics)` with a dict of arrays. Where the state
         carries other collections it gets them by name, `(params, batch, key, batch_stats=...)`, and may return their
-        update as a third value, `{"batch_stats": ...}`.
+        update as a third value, `{"batch_stats": ...}`. An argument named `step` gets the step of the state, for
+        `jdrop.schedules`.
       accumulate: in how many micro-batches to cut the batch, at least 1; it divides the first axis of all arrays of the
         batch. They follow one another, each with the collections that the one before left, and need memory for the
         activations of one. Gradients, loss and metrics are averaged: where the loss is a mean over the examples, the
@@ -66,9 +70,10 @@ def make_train_step(
     """
     _check_loss(loss_fn)
     accumulate, per_example = as_size("accumulate", accumulate, write=4), as_bool("per_example", per_example)
-    batch_loss = _mean_over_examples(loss_fn) if per_example else loss_fn
 
     def step(state, batch):
+        loss = _at_step(loss_fn, state)
+        batch_loss = _mean_over_examples(loss) if per_example else loss
         step_key = fold_in(state.key, "dropout", state.step)
 
         def gradient(collections, batch, number):
@@ -137,10 +142,18 @@ def make_eval_step(loss_fn: Callable[..., Any]) -> Callable[[TrainState, Any], d
     _check_loss(loss_fn)
 
     def evaluate(state, batch):
-        loss, metrics, _ = _call(loss_fn, state.params, batch, None, state.collections)
+        loss, metrics, _ = _call(_at_step(loss_fn, state), state.params, batch, None, state.collections)
         return {"loss": loss, **metrics}
 
     return jax.jit(evaluate)
+
+
+def _at_step(loss_fn, state):
+    """The loss with the step of the state, where it has an argument of that name which is no collection."""
+    with contextlib.suppress(ValueError):  # of some that are not written in Python nothing is known
+        if "step" in inspect.signature(loss_fn).parameters and "step" not in state.collections:
+            return functools.partial(loss_fn, step=state.step)
+    return loss_fn
 
 
 def _check_loss(loss_fn):

@@ -1,0 +1,41 @@
+"""What the Linen layers of the family share: the mode, the key from the module's stream, and the call."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.typing import ArrayLike
+
+from jdrop._flax.modes import draws_at
+from jdrop._types import Flag
+from jdrop.linen._dropout import stream_key
+
+
+class Layer(nn.Module):
+    """A layer over a function of (key, x, rate, deterministic, ...); its other fields are options of the function."""
+
+    _function = None
+    _strength = "rate"
+
+    @nn.compact
+    def __call__(
+        self, inputs: ArrayLike, deterministic: Flag | None = None, rng: jax.Array | None = None, **given: Any
+    ) -> Any:
+        """Apply the function.
+
+        Args:
+          inputs: its `x`.
+          deterministic: True at evaluation; a boolean, traced or not.
+          rng: a key to use instead of the module's stream.
+          **given: what else the function takes with each input, by its names.
+        """
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        rate, deterministic = fields[self._strength], nn.merge_param("deterministic", self.deterministic, deterministic)
+        options = {name: fields[name] for name in fields.keys() - {self._strength, *_OWN}}
+        if rng is None and draws_at(rate, deterministic):
+            rng = stream_key(self)
+        return self._function(rng, inputs, rate, deterministic, **options, **given)
+
+
+_OWN = ("deterministic", "rng_collection", "parent", "name")
