@@ -283,6 +283,19 @@ def calls():
             mc.conformal.residual_quantile, {"mean": ones, "targets": targets, "alpha": 0.3, "variance": ones}
         ),
         "residual_intervals": (mc.conformal.residual_intervals, {"mean": ones, "quantile": 0.5, "variance": ones}),
+        "plots.rate_curve": (mc.plots.rate_curve, {"rates": jnp.array([0.1, 0.5]), "scores": jnp.array([0.3, 0.2])}),
+        "select_rate": (
+            mc.calibration.select_rate,
+            {
+                "predict": lambda k, x, rate: jax.nn.softmax(jdrop.dropout(k, x, rate) @ KERNEL),
+                "key": key(),
+                "x": X,
+                "labels": LABELS,
+                "rates": jnp.array([0.1, 0.5]),
+                "num_samples": 3,
+                "score": mc.metrics.nll,
+            },
+        ),
         "plots.reliability_diagram": (mc.plots.reliability_diagram, label | fields),
         "plots.risk_coverage": (mc.plots.risk_coverage, {"uncertainty": targets, "correct": POSITIVE}),
         "plots.uncertainty_histogram": (

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import key
+from cases import array, key
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import betabinom, binom, kstest, norm
@@ -371,3 +371,32 @@ def test_bad_input_under_a_trace_gives_the_set_of_all_classes():
         np.testing.assert_array_equal(jax.jit(sets)(p, 0.5)[1], [True, True])
         assert not jax.jit(sets)(p, 0.5)[0, 1]
         assert jax.jit(sets)(p, jnp.nan).all()
+
+
+def test_a_rate_is_chosen_on_held_out_data():
+    """Against a loop in NumPy over rates and samples; with networks of each rate, and without sampling."""
+    rates, kernel = [0.1, 0.5, 0.8], 3 * array((6, 4))
+    x, labels = array((20, 6), seed=2), jnp.arange(20) % 4
+
+    def predict(k, x, rate, kernel=kernel):
+        return jax.nn.softmax(jdrop.dropout(k, x, rate, k is None) @ kernel)
+
+    wanted = []
+    for rate in rates:
+        mean = np.mean([predict(jdrop.fold_in(key(1), i), x, rate) for i in range(5)], 0)
+        wanted.append(-np.log(mean[np.arange(20), np.asarray(labels)]).mean())
+    found = calibration.select_rate(predict, key(1), x, labels, rates, num_samples=5)
+    np.testing.assert_allclose(found.scores, wanted, rtol=1e-5)
+    assert found.rate == np.float32(rates[int(np.argmin(wanted))])
+
+    kernels = jnp.stack([kernel, 0 * kernel, 2 * kernel])
+    found = calibration.select_rate(predict, key(1), x, labels, rates, num_samples=None, stacked=kernels)
+    plain = [float(jdrop.mc.metrics.nll(predict(None, x, 0.0, k), labels)) for k in kernels]
+    np.testing.assert_allclose(found.scores, plain, rtol=1e-5)
+    by_ece = calibration.select_rate(predict, key(1), x, labels, rates, num_samples=5, score=jdrop.mc.metrics.ece)
+    assert by_ece.scores.max() <= 1
+    for bad, message in (({"rates": []}, "rates has shape"), ({"rates": [1.5]}, "rate is 1.5"), ({"stacked": kernel}, "stacked")):
+        with pytest.raises(ValueError, match=message):
+            calibration.select_rate(predict, key(1), x, labels, **{"rates": rates} | bad)
+    with pytest.raises(ValueError, match="score gave"):
+        calibration.select_rate(predict, key(1), x, labels, rates, score=lambda *_: jnp.nan)

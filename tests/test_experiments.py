@@ -328,6 +328,7 @@ def test_speed(tmp_path):
         "transformer block: share of Flax's added time",
         "compile time of a train step: times Flax's",
         "attention, length 16: times Flax's",
+        "family: drop_block, times dropout",
         "attention: scratch memory, times that of half the length",
         "attention: scratch memory, times dense Flax's",
         "step of a dense network, per_example: times whole batch",

@@ -22,6 +22,7 @@ DRAW = (
     lambda ax: plots.reliability_diagram(P, LABELS, ax=ax),
     lambda ax: plots.risk_coverage(U, P.argmax(-1) == LABELS, ax=ax),
     lambda ax: plots.uncertainty_histogram(U, U[:50] + 1, ax=ax),
+    lambda ax: plots.rate_curve([0.1, 0.5, 0.3], [0.3, 0.2, 0.4], ax=ax),
     lambda ax: plots.regression_band(X, SAMPLES, ax=ax, tau=4.0, ylabel="a name\nof\nfour\nlines"),
 )
 

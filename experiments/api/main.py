@@ -64,17 +64,23 @@ def generated() -> dict[Path, str]:
 
 
 def table() -> str:
-    """A row for each name of jdrop itself, and one for each module below it."""
+    """A row for each name of jdrop itself but the family, which has a table by hand, and one for each module below."""
     rows = ["| | |", "|---|---|"]
     for name in names(jdrop):
         thing = getattr(jdrop, name)
-        if inspect.isfunction(thing):
+        if inspect.isfunction(thing) and name not in family():
             rows.append(f"| `{name}{_signature(thing)}` | {_summary(thing)} |")
     for module in modules()[1:]:
         inside = [name for name in names(module) if callable(getattr(module, name))]
         if inside and any(not hasattr(jdrop, name) for name in inside):
             rows.append(f"| `{module.__name__}` | {_summary(module)} {', '.join(f'`{name}`' for name in inside)} |")
     return "\n".join(rows)
+
+
+def family() -> set[str]:
+    """The kinds of dropout that the README compares: those of a paper of their own, and what belongs to them."""
+    readme = (ROOT / "README.md").read_text().split("## The family")[1].split("\n## ")[0]
+    return set(re.findall(r"`(\w+)`", readme))
 
 
 def _signature(function) -> str:

@@ -117,7 +117,7 @@ def lora(rate, small):
 def equinox(rate, small):
     import equinox as eqx
 
-    width, batch = (16, 8) if small else (512, 256)
+    width, batch = (16, 8) if small else (512, 1024)
     layers = [eqx.nn.Linear(width, width, key=key) for key in jax.random.split(jax.random.key(0), 4)]
     model = [layers, eqx.nn.Dropout(rate, inference=rate == 0)]
     params, others = eqx.partition(model, eqx.is_inexact_array)

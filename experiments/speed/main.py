@@ -11,7 +11,7 @@ import numpy as np
 from experiments.common.ratios import at_least, at_most, machine, record, summary
 from experiments.common.tables import save_table
 from experiments.common.timing import Case, measure
-from experiments.speed import attention, gpu, peers, steps, training
+from experiments.speed import attention, family, gpu, peers, steps, training
 
 RATE = 0.1
 KEYS = ("threefry2x32", "threefry4x32", "philox4x32")  # those whose masks jdrop specifies
@@ -198,6 +198,7 @@ SECTIONS = {
     "residual": residual,
     "block": steps.block,
     "attention": attention.attention,
+    "family": family.family,
     "compilation": steps.compilation,
     "microbatches": training.microbatches,
     "loop": training.loop,

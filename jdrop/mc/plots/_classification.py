@@ -131,3 +131,36 @@ def uncertainty_histogram(
     ax.set(xlabel=xlabel, ylabel="fraction of inputs in bin")
     ax.legend()
     return ax
+
+
+def rate_curve(rates: ArrayLike, scores: ArrayLike, ax: "Axes | None" = None, label: str | None = None) -> "Axes":
+    """A score on held-out data against the rate of dropout, and the best one.
+
+    Args:
+      rates: in [0, 1], shape (n,), such as those of `jdrop.mc.calibration.select_rate`.
+      scores: finite, of the same shape, in any unit: the lower, the better.
+      ax: matplotlib axes, which may hold other curves; new ones if None.
+      label: a name for the legend.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      TypeError: an argument of a wrong type or dtype.
+      ValueError: empty input, a number that is not finite, or shapes that don't match.
+
+    Example:
+      >>> import jdrop
+      >>> ax = jdrop.mc.plots.rate_curve([0.1, 0.3, 0.5], [0.32, 0.28, 0.35])
+    """
+    rates, scores = np.asarray(as_finite("rates", rates)), np.asarray(as_finite("scores", scores))
+    if rates.ndim != 1 or not rates.size or rates.shape != scores.shape:
+        raise ValueError(f"rates has shape {rates.shape} and scores {scores.shape}, but both need the same, (n,).")
+    ax, order, best = ax or new_axes(), np.argsort(rates), int(scores.argmin())
+    (line,) = ax.plot(rates[order], scores[order], "o-", markersize=4)
+    line.set_label(f"{label or 'model'} (best rate {rates[best]:.3g}, score {scores[best]:.3g})")
+    ax.plot(rates[best], scores[best], "o", markersize=10, fillstyle="none", color=line.get_color())
+    ax.set(xlabel="rate of dropout (probability)", ylabel="score on held-out data (the lower, the better)")
+    ax.legend()
+    return ax
