@@ -395,7 +395,11 @@ def test_a_rate_is_chosen_on_held_out_data():
     np.testing.assert_allclose(found.scores, plain, rtol=1e-5)
     by_ece = calibration.select_rate(predict, key(1), x, labels, rates, num_samples=5, score=jdrop.mc.metrics.ece)
     assert by_ece.scores.max() <= 1
-    for bad, message in (({"rates": []}, "rates has shape"), ({"rates": [1.5]}, "rate is 1.5"), ({"stacked": kernel}, "stacked")):
+    for bad, message in (
+        ({"rates": []}, "rates has shape"),
+        ({"rates": [1.5]}, "rate is 1.5"),
+        ({"stacked": kernel}, "stacked"),
+    ):
         with pytest.raises(ValueError, match=message):
             calibration.select_rate(predict, key(1), x, labels, **{"rates": rates} | bad)
     with pytest.raises(ValueError, match="score gave"):

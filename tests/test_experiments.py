@@ -363,6 +363,23 @@ def test_models_that_exist(tmp_path):
     assert (tmp_path / "existing_models.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_family(tmp_path):
+    kinds = ["none", "dropout", "masksembles"]
+    result = run("family", "--quick", *(f"--only={kind}" for kind in kinds), "--out", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader((tmp_path / "family.csv").read_text().splitlines()))
+    assert [row["kind"] for row in rows] == kinds
+    for row in rows:
+        assert 0 <= float(row["test error, %"]) <= 100
+        assert float(row["NLL"]) > 0
+        assert float(row["NLL standard error"]) > 0
+    tried = list(csv.DictReader((tmp_path / "rates.csv").read_text().splitlines()))
+    of_dropout = {row["rate"]: float(row["validation NLL"]) for row in tried if row["kind"] == "dropout"}
+    assert float(rows[1]["rate"]) == pytest.approx(float(min(of_dropout, key=of_dropout.get)), rel=1e-6)
+    assert (tmp_path / "family.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_model_that_exists_must_stay_what_it_was():
     before = {"a": np.ones(3, np.float32)}
     existing.check("m", before, {"a": np.zeros(3, np.float32)})

@@ -12,4 +12,6 @@ from jdrop.mc._ensemble import all_masks as all_masks
 from jdrop.mc._ensemble import geometric_mean as geometric_mean
 from jdrop.mc._prediction import MCPrediction as MCPrediction
 from jdrop.mc._prediction import mc_dropout as mc_dropout
+from jdrop.mc._propagate import Moments as Moments
+from jdrop.mc._propagate import propagate as propagate
 from jdrop.mc._sampling import samples as samples

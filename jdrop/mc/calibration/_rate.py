@@ -42,7 +42,7 @@ def select_rate(
 ) -> RateSelection:
     """Choose a rate by a score on held-out data, all rates in one program.
 
-    ``argmin_r score(mean_i predict(fold_in(key, i), x, r), labels)``. All rates have the same keys, and so nested masks.
+    ``argmin_r score(mean_i predict(fold_in(key, i), x, r), labels)``. All rates have the same keys, so nested masks.
 
     Args:
       predict: `(key, x, rate) -> outputs`, a pure function, such as class probabilities; traced once, with a traced
@@ -77,12 +77,12 @@ def select_rate(
     check_callable("predict", predict, "key,x,rate" if stacked is None else "key,x,rate,part")
     key, checked = as_typed_key(key), as_rate(np.asarray(rates) if isinstance(rates, (list, tuple)) else rates)
     if checked.ndim != 1 or not checked.size:
-        raise ValueError(f"rates has shape {checked.shape}, but a list of at least one is needed: write [0.1, 0.3, 0.5].")
+        raise ValueError(f"rates has shape {checked.shape}, but a list of at least one is needed: [0.1, 0.3, 0.5].")
     for leaf in jax.tree.leaves(stacked):
         if np.shape(leaf)[:1] != checked.shape:
             raise ValueError(
-                f"stacked has an array of shape {np.shape(leaf)}, but its first axis must be that of the {checked.size} "
-                "rates."
+                f"stacked has an array of shape {np.shape(leaf)}, but its first axis must be that of the rates, "
+                f"{checked.size}."
             )
     count = None if num_samples is None else as_size("num_samples", num_samples, write=50)
 
