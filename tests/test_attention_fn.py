@@ -11,6 +11,7 @@ import pytest
 from cases import array, key
 from flax import nnx
 from jax import lax
+from tiers import some
 
 import jdrop
 
@@ -31,7 +32,7 @@ def weights(q, k, mask=None):
 
 
 @pytest.mark.parametrize("family", FNS)
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@some("batch", [(), (2,), (2, 3)], 2)
 def test_without_dropout_it_is_flax_s(family, batch):
     q, k, v = operands(batch)
     mask = jnp.tril(jnp.ones((5, 7))).at[:, 0].set(1)
@@ -42,7 +43,7 @@ def test_without_dropout_it_is_flax_s(family, batch):
 
 @pytest.mark.parametrize("family", FNS)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
-@pytest.mark.parametrize("shared", [False, True])
+@some("shared", [False, True], 0)
 def test_the_mask_is_that_of_keep_mask(family, batch, shared):
     q, k, v = operands(batch)
     seen = jnp.tril(jnp.ones((5, 7))).at[3].set(0)
@@ -67,6 +68,7 @@ def test_groups_and_causality_in_nnx():
         close(FNS["nnx"](q, k, v, is_causal=True, **given), wanted)
 
 
+@pytest.mark.slow
 def test_other_products():
     q, k, v = operands()
     kept = np.asarray(jdrop.keep_mask(key(), (2, 4, 5, 7), 0.3))
@@ -140,6 +142,7 @@ def test_linen_layers_are_flax_s_with_another_mask():
     )
 
 
+@pytest.mark.slow
 def test_sown_weights_come_with_the_same_mask():
     x = array((2, 6, 8))
     layer = jdrop.linen.MultiHeadDotProductAttention(**LINEN, deterministic=False)

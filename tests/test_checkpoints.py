@@ -97,6 +97,7 @@ def test_sizes_may_be_numpy_s(tmp_path, scan):
     run(epochs=1, scan=scan, checkpoint_dir=tmp_path, log=tmp_path / "log.jsonl", **sizes)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_more_epochs(tmp_path):
     run(checkpoint_dir=tmp_path, epochs=3)
     same(run(checkpoint_dir=tmp_path, epochs=10), run())
@@ -311,6 +312,7 @@ def test_no_state_with_a_loss_that_is_not_finite_is_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["4"]
 
 
+@pytest.mark.slow
 def test_other_arrays_that_a_state_may_hold_are_resumed(tmp_path):
     """Keys, empty arrays, and dtypes that NumPy has not."""
 

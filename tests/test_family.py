@@ -47,7 +47,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6)
 equal = np.testing.assert_array_equal
 
 
-@every(*range(10))
+@every(0, 3, 5, 7, 8)
 def test_it_returns_x_where_nothing_is_drawn(name):
     f = MEMBERS[name]
     equal(f(None, X, 0.5, True), X)
@@ -64,7 +64,7 @@ def test_it_returns_x_where_nothing_is_drawn(name):
         f(key(), jnp.ones(X.shape, jnp.int32), 0.5)
 
 
-@every(0, 4, 8)
+@every(3, 8)
 def test_jit_vmap_scan_and_checkpoint_draw_the_same(name):
     f = MEMBERS[name]
     slope = lambda k, x, rate: jax.grad(lambda x: (f(k, x, rate) ** 2).sum())(x)
@@ -80,7 +80,7 @@ def test_jit_vmap_scan_and_checkpoint_draw_the_same(name):
     assert not (alone[0] == alone[1]).all()
 
 
-@every(0, 4, 6)
+@every(4, 6)
 def test_dtypes_and_empty_batches(name):
     f = MEMBERS[name]
     for dtype in (jnp.bfloat16, jnp.float16):
@@ -95,7 +95,7 @@ def test_dtypes_and_empty_batches(name):
     assert f(key(1), X[:, :1, :1], 0.3).shape == (8, 1, 1)
 
 
-@every(0, 4, 6)
+@every(4, 6)
 def test_a_traced_rate_that_is_none_gives_nan(name):
     for rate in (-0.1, 1.5, jnp.nan):
         bad = name != "gaussian_noise" or rate != 1.5
@@ -103,7 +103,7 @@ def test_a_traced_rate_that_is_none_gives_nan(name):
         assert jnp.isnan(y).all() if bad else jnp.isfinite(y).all()
 
 
-@some("name", [name for name in MEMBERS if name not in NO_SELECTION], 0, 1, 2, 3, 4, 5, 6)
+@some("name", [name for name in MEMBERS if name not in NO_SELECTION], 3, 4, 6)
 def test_a_nan_that_is_dropped_reaches_nothing(name):
     f = MEMBERS[name]
     y = f(key(1), X, 0.5)
@@ -115,7 +115,7 @@ def test_a_nan_that_is_dropped_reaches_nothing(name):
     equal(jax.grad(lambda x: f(key(1), x, 0.5).sum())(bad), slope)
 
 
-@every(0, 8)
+@every(8)
 def test_devices_need_no_collective(name):
     f = MEMBERS[name]
     sharding = NamedSharding(jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,)), PartitionSpec("d"))
@@ -126,7 +126,7 @@ def test_devices_need_no_collective(name):
         close(many, one)
 
 
-@every(0)
+@every(3)
 def test_it_is_exported(name):
     exported = export.export(jax.jit(lambda k, x: MEMBERS[name](k, x, 0.3)), platforms=("cpu", "cuda", "tpu"))
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
@@ -419,6 +419,7 @@ def test_concrete_dropout_is_the_paper_s_relaxation():
         jdrop.concrete_regularizer(kernel, 0.3, weight=-1, dropout=0.1)
 
 
+@pytest.mark.slow
 def test_variational_dropout_is_a_layer_of_normal_weights():
     kernel, log_alpha, x = array((6, 5)), array((6, 5), seed=2), array((3, 6), seed=3)
     n = 200_000
@@ -439,6 +440,7 @@ def test_variational_dropout_is_a_layer_of_normal_weights():
         jdrop.variational_dropout(key(), x, kernel, log_alpha[:4])
 
 
+@pytest.mark.slow
 def test_the_divergence_and_pruning_of_variational_dropout():
     """The approximation against the integral, of which it is within 0.01 nats at all ratios (the paper's figure 1)."""
     epsilon = np.random.default_rng(0).normal(size=1_000_000)

@@ -172,6 +172,7 @@ def test_the_log_has_a_line_a_record_also_after_a_crash(tmp_path):
     assert untimed(lines(log)) == whole
 
 
+@pytest.mark.slow
 def test_a_log_keeps_what_others_wrote(tmp_path, monkeypatch):
     """Only what this run wrote after its checkpoint is cut off, in the very file that it wrote to."""
     monkeypatch.chdir(tmp_path)
@@ -204,6 +205,7 @@ def test_a_log_keeps_the_runs_before_and_writes_json_for_what_is_not_a_number(tm
     assert second["eval_gap"] is None
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_numbers(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event

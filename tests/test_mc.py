@@ -86,7 +86,7 @@ def close(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), a, b)
 
 
-@some("name", PREDICTORS, 0, 2)
+@some("name", PREDICTORS, 2)
 def test_sample_i_is_the_pass_of_key_i_for_every_chunk_size(name):
     predict, x = PREDICTORS[name]()
     samples = jdrop.mc.samples(predict, key(3), x, 7)
@@ -223,7 +223,7 @@ def test_what_comes_before_the_first_dropout_is_computed_once(call, chunk_size):
     assert f"calls=%{fused[0][0].lstrip('%')}," in entry or "tanh(" in entry
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@some("platform", ["cuda", "tpu"], 1)
 def test_nothing_loops_over_the_samples_of_a_chunk(platform):
     """On accelerators, whose programs have no loop at all where the samples are one chunk."""
 
@@ -439,6 +439,7 @@ def test_trees_are_summed_up_leaf_by_leaf():
         np.testing.assert_allclose(result.standard_error[name], error, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_auto_stops_at_the_first_ten_that_are_precise_enough():
     x = array((6, 20))
     predict = lambda k, x: jdrop.dropout(k, x, 0.5)
@@ -454,6 +455,7 @@ def test_auto_stops_at_the_first_ten_that_are_precise_enough():
         assert jdrop.mc_dropout(predict, key(3), x, tolerance=0.12, max_samples=20).num_samples == 20
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples():
     from jdrop.mc._prediction import _stream
 

@@ -168,6 +168,7 @@ def test_doubles_and_longs_and_files(scan, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, one[0].params, run[0].params)
 
 
+@pytest.mark.slow
 def test_each_array_of_the_data_has_a_layout_of_its_own():
     mesh = make_mesh((4, 2))
     data = {"x": X, "of": {"y": Y}}

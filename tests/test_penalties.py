@@ -52,7 +52,7 @@ def weights(params, names):
 
 
 @some("params", [linen_params, nnx_params], 0, ids=["linen", "nnx"])
-@pytest.mark.parametrize("names", [("kernel", "embedding"), ("kernel", "embedding", "bias", "scale")])
+@some("names", [("kernel", "embedding"), ("kernel", "embedding", "bias", "scale")], 0)
 def test_the_penalties_of_kernels_and_of_everything(params, names):
     params, only = params(), "bias" not in names
     absolute = sum(np.abs(leaf).sum() for leaf in weights(params, names))
@@ -102,6 +102,7 @@ def test_the_gradients_of_the_penalties(dtype):
         assert gradient["kernel"].dtype == dtype
 
 
+@pytest.mark.slow
 def test_the_gradients_of_complex_weights():
     z = array((3, 4), jnp.complex64) * jnp.complex64(1 - 2j)
     z = z.at[0].set(0)
@@ -303,6 +304,7 @@ def test_the_limit_holds_after_training(name):
         assert np.abs(held[layer]["bias"]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_mask_and_a_transformation_for_each_group():
     kernels_of = lambda layer: (
         lambda params: jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == layer, params)

@@ -159,7 +159,7 @@ def test_masks_are_constant_or_fresh_however_the_streams_are_split(fresh, split)
     assert (again != seen).any()
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 0)
 def test_a_returned_carry_goes_on_with_its_masks_or_with_new_ones(fresh):
     rnn = nn.RNN(jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=False))
     x = jnp.ones((4, 3, 50))
@@ -211,7 +211,7 @@ def test_zoneout_s_evaluation_is_the_mean_over_all_masks(rate):
 
 
 @some("dtype", DTYPES, 1)
-@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+@some("rate", [0.0, 0.3, 1.0], 1)
 def test_zoneout_chooses_by_the_mask(rate, dtype):
     new, previous = array((5, 40), dtype), array((5, 40), dtype, seed=7)
     kept = np.asarray(jdrop.keep_mask(key(2), new.shape, rate))
@@ -251,7 +251,7 @@ def test_zoneout_s_gradient_goes_where_the_value_came_from():
     assert jax.grad(lambda rate: total(new, previous, rate, True))(0.3) == 0
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@some("bad", [np.nan, np.inf, -np.inf], 0)
 def test_what_is_not_taken_leaks_nowhere(bad):
     kept = jdrop.keep_mask(key(2), (5, 40), 0.3)
     new, previous = jnp.where(kept, 1.0, bad), jnp.where(kept, bad, 1.0)
@@ -404,7 +404,7 @@ def test_nnx_streams_and_modes(wrap):
     first(X, initial_carry=carry)
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 1)
 def test_an_nnx_cell_stepped_by_hand(fresh):
     rngs = nnx.Rngs(0)
     cell = jdrop.nnx.RecurrentDropout(nnx.LSTMCell(INPUTS, UNITS, rngs=rngs), 0.5, fresh=fresh, rngs=rngs)
@@ -470,6 +470,7 @@ def test_linen_wrappers_keep_the_parameters_in_their_place_and_compile(wrap):
     assert rnn.init_with_output({"params": key(), **RNGS}, X[:0])[0].shape == (0, TIME, UNITS)
 
 
+@pytest.mark.slow
 def test_bidirectional_directions_have_masks_of_their_own():
     wrap = lambda: nn.RNN(jdrop.linen.RecurrentDropout(Seen(), 0.5, deterministic=False))
     seen = nn.Bidirectional(wrap(), wrap()).apply({}, jnp.ones((4, 3, 50)), rngs=RNGS, seq_lengths=jnp.full(4, 3))

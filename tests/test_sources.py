@@ -178,6 +178,7 @@ def test_arrays_that_are_lists_of_rows_or_masked():
 # Libraries of loaders.
 
 
+@pytest.mark.slow
 def test_a_pytorch_dataloader_and_tensors(tmp_path):
     torch = pytest.importorskip("torch")
     x = torch.tensor(X)

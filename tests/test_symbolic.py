@@ -33,6 +33,7 @@ def test_masks_of_symbolic_shapes_are_those_of_the_sizes(symbols):
             np.testing.assert_array_equal(call(data, jnp.ones(shape)), jdrop.dropout(key(3), jnp.ones(shape), rates))
 
 
+@pytest.mark.slow
 def test_monte_carlo_of_a_symbolic_batch():
     def run(k, x):
         return jdrop.mc_dropout(lambda k, x: jdrop.dropout(k, x, 0.5), k, x, 20).mean
