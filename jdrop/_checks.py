@@ -107,6 +107,20 @@ def as_scalar(name, value, valid, allowed, write) -> Any:
     return array
 
 
+def as_known(name, value, low, high, write) -> float:
+    """A number that is known, in [low, high], as a Python float.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: out of range.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {value!r}, but a number in [{low:g}, {high:g}] is needed: write {write}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, but it must be in [{low:g}, {high:g}]: write {write}.")
+    return float(value)
+
+
 def as_bool(name, value) -> bool:
     """A switch that is known, True or False."""
     if isinstance(value, (bool, np.bool_)):

@@ -48,35 +48,38 @@ class NNXNet(nnx.Module):
         return self.head(self.drop(x))
 
 
+def drawn():
+    return {"key": key(), "x": X, "rate": 0.5, "deterministic": False}
+
+
 def family():
     """The calls of the kinds of dropout."""
     d = jdrop
-    drawn = {"key": key(), "x": X, "rate": 0.5, "deterministic": False}
     images, tokens = jnp.ones((2, 4, 4, 3)), jnp.arange(24).reshape(6, 4) % 5
     masks = d.masksembles_masks(key(), 2, 4)
     tree = {"a": {"kernel": KERNEL}}
     arguments = {
-        "alpha_dropout": drawn,
-        "channel_dropout": drawn | {"channel_axis": -1},
-        "concrete_dropout": drawn | {"temperature": 0.1},
+        "alpha_dropout": drawn(),
+        "channel_dropout": drawn() | {"channel_axis": -1},
+        "concrete_dropout": drawn() | {"temperature": 0.1},
         "concrete_regularizer": {"kernel": KERNEL, "rate": 0.5, "weight": 0.1, "dropout": 0.1},
-        "drop_block": drawn | {"x": images, "block_size": 2, "scaling": "none"},
+        "drop_block": drawn() | {"x": images, "block_size": 2, "scaling": "none"},
         "drop_connect": {"key": key(), "params": tree, "rate": 0.5, "deterministic": False, "kernels_only": True},
         "drop_connect_moments": {"x": X, "kernel": KERNEL, "rate": 0.5, "scaling": "inverted"},
-        "drop_path": drawn | {"scaling": "none"},
-        "embedding_dropout": drawn | {"x": images[0], "tokens": tokens[:4]},
-        "feature_alpha_dropout": drawn | {"channel_axis": -1},
-        "gaussian_dropout": drawn,
+        "drop_path": drawn() | {"scaling": "none"},
+        "embedding_dropout": drawn() | {"x": images[0], "tokens": tokens[:4]},
+        "feature_alpha_dropout": drawn() | {"channel_axis": -1},
+        "gaussian_dropout": drawn(),
         "gaussian_noise": {"key": key(), "x": X, "std": 0.5, "deterministic": False},
         "linear_depth_rates": {"rate": 0.5, "depth": 3, "first": 0.1},
         "masksembles": {"x": X, "masks": masks, "index": 1},
         "masksembles_masks": {"key": key(), "num_masks": 2, "width": 4, "scale": 2.0},
         "mixout": {"key": key(), "params": tree, "pretrained": tree, "rate": 0.5, "deterministic": False},
-        "multi_sample_dropout": drawn | {"head": lambda x: x @ KERNEL, "num_samples": 2},
-        "patch_dropout": drawn | {"x": images[0], "prefix_tokens": 1},
+        "multi_sample_dropout": drawn() | {"head": lambda x: x @ KERNEL, "num_samples": 2},
+        "patch_dropout": drawn() | {"x": images[0], "prefix_tokens": 1},
         "prune": {"kernel": KERNEL, "log_alpha": KERNEL, "threshold": 3.0},
         "r_drop": {"logits": X, "other": X + 1},
-        "token_dropout": drawn | {"x": images[0], "padding": tokens[:4] == 0},
+        "token_dropout": drawn() | {"x": images[0], "padding": tokens[:4] == 0},
         "variational_dropout": {"key": key(), "x": X, "kernel": KERNEL, "log_alpha": KERNEL, "deterministic": False},
         "variational_kl": {"log_alpha": KERNEL},
         "word_dropout": {"key": key(), "tokens": tokens, "rate": 0.5, "replacement": 1, "padding": tokens == 0},
@@ -177,6 +180,7 @@ def calls():
             mc.mc_dropout_batches,
             {"predict": predict, "key": key(), "batches": [X, X[:2]], "num_samples": 12, "progress": False},
         ),
+        "propagate": (mc.propagate, {"predict": logits, "x": X}),
         "all_masks": (mc.all_masks, {"width": 3, "rate": 0.5}),
         "geometric_mean": (mc.geometric_mean, {"probabilities": samples, "weights": jnp.ones(25)}),
         "linen.predictor": (
@@ -287,7 +291,7 @@ def calls():
         "select_rate": (
             mc.calibration.select_rate,
             {
-                "predict": lambda k, x, rate: jax.nn.softmax(jdrop.dropout(k, x, rate) @ KERNEL),
+                "predict": lambda k, x, rate: jax.nn.softmax(jdrop.dropout(k, x, rate, k is None) @ KERNEL),
                 "key": key(),
                 "x": X,
                 "labels": LABELS,

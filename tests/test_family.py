@@ -648,3 +648,40 @@ def test_a_loss_gets_the_step_of_the_state():
             found.append(float(metrics["dropped"]) > 0)
         assert found == [False, False, True, True]
     assert t.make_eval_step(loss_fn)(state, X[:, 0])["step"] == 4
+
+
+def test_layers_that_learn():
+    linen = jdrop.linen.ConcreteDropout(0.2, deterministic=False)
+    variables = linen.init({"params": key(0)}, X)
+    np.testing.assert_allclose(jax.nn.sigmoid(variables["params"]["logit"]), 0.2, rtol=1e-6)
+    loss = lambda variables: (linen.apply(variables, X, rngs={"dropout": key(1)}) ** 2).sum()
+    assert jax.grad(loss)(variables)["params"]["logit"] != 0
+    equal(linen.clone(deterministic=True).apply(variables, X), X)
+    model = jdrop.nnx.ConcreteDropout(0.2, rngs=nnx.Rngs(0))
+    k = nnx.Rngs(0).dropout.fork()()
+    close(model(X), jdrop.concrete_dropout(k, X, jax.nn.sigmoid(model.logit[...])))
+    model.eval()
+    equal(model(X), X)
+    with pytest.raises(ValueError, match="rate is 0.0"):
+        jdrop.nnx.ConcreteDropout(0.0)
+
+    dense = jdrop.linen.VariationalDropout(5, deterministic=False)
+    variables = dense.init({"params": key(0)}, X)
+    drawn = dense.apply(variables, X, rng=key(1))
+    p = variables["params"]
+    close(drawn, jdrop.variational_dropout(key(1), X, p["kernel"], p["log_alpha"]) + p["bias"])
+    assert set(p) == {"kernel", "log_alpha", "bias"}
+    layer = jdrop.nnx.VariationalDropout(16, 5, rngs=nnx.Rngs(0))
+    close(layer(X, rngs=key(1)), jdrop.variational_dropout(key(1), X, layer.kernel[...], layer.log_alpha[...]))
+    layer.eval()
+    close(layer(X), X @ layer.kernel[...], rtol=1e-5, atol=1e-5)
+
+
+def test_layers_of_masksembles():
+    layer = jdrop.linen.Masksembles(4)
+    each = jnp.stack([layer.apply({}, X, i) for i in range(4)])
+    equal(jax.jit(lambda x, i: layer.apply({}, x, i))(X, 2), each[2])
+    equal(layer.apply({}, X)[:2], each[0][:2])
+    assert (jdrop.linen.Masksembles(4, seed=1).apply({}, X, 0) != each[0]).any()
+    model = jdrop.nnx.Masksembles(16, rngs=nnx.Rngs(0))
+    equal(model(X, 1), jdrop.masksembles(X, model.masks[...], 1))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 from sklearn.datasets import load_digits
 
 import jdrop
@@ -14,7 +15,7 @@ from experiments.common.tables import estimate, save_table
 from experiments.family.network import apply, init, masks, penalty
 
 TRAIN, VALIDATION, BATCH, PASSES = 700, 400, 64, 50
-RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 KINDS = (
     "none", "dropout", "gaussian_dropout", "gaussian_noise", "alpha_dropout", "drop_path", "drop_connect",
     "token_dropout", "drop_block", "multi_sample_dropout", "r_drop", "concrete_dropout", "variational_dropout",
@@ -125,11 +126,14 @@ def draw(path, rows, curves):
         axis.set_yticks(places, names if axis is axes[0] else [])
         axis.invert_yaxis()
         axis.set_xlabel({"NLL": "test NLL, nats"}.get(column, column))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(alpha=0.3)
     for i, kind in enumerate(name for name in names if name not in WITHOUT_RATE):
         points = [(row["rate"], float(row["validation NLL"])) for row in curves if row["kind"] == kind]
         axes[3].plot(*zip(*points), "o-", ms=3, color=plt.get_cmap("tab20")(i), label=kind)
     axes[3].set(xlabel="rate", ylabel="validation NLL, nats", xscale="log", yscale="log")
+    axes[3].xaxis.set_major_formatter(LogFormatterSciNotation())
+    axes[3].xaxis.set_minor_formatter(NullFormatter())
     axes[3].legend(fontsize=7)
     axes[3].grid(alpha=0.3)
     figure.suptitle("Digits: each kind of dropout at its best rate; bars are standard errors, dotted is none")

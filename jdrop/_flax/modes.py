@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jdrop._checks import as_flag, is_concrete
+from jdrop._checks import as_flag, as_known, is_concrete
 from jdrop.masks._rate import as_rate
 
 _EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
@@ -17,7 +18,13 @@ _EVALUATION = {"train": False, "training": False, "is_training": False, "determi
 
 def draws_at(rate, deterministic) -> bool:
     """Whether a layer of the family needs a key: not at evaluation, nor at a rate that is known to be 0."""
-    return as_flag(deterministic) is not True and not (is_concrete(rate) and not np.any(rate))
+    return as_flag(deterministic) is not True and (rate is None or not is_concrete(rate) or bool(np.any(rate)))
+
+
+def logit(rate) -> jax.Array:
+    """Where the logit of a rate that is learned starts."""
+    rate = jnp.float32(as_known("rate", rate, 1e-6, 1 - 1e-6, "rate=0.1"))
+    return jnp.log(rate) - jnp.log1p(-rate)
 
 
 def evaluation_arguments(call, given):

@@ -21,7 +21,7 @@ from jdrop.functional._samples import multi_sample_dropout as multi_sample_dropo
 from jdrop.functional._samples import r_drop as r_drop
 from jdrop.functional._structured import channel_dropout as channel_dropout
 from jdrop.functional._structured import drop_path as drop_path
-from jdrop.functional._structured import embedding_dropout as embedding_dropout
 from jdrop.functional._structured import linear_depth_rates as linear_depth_rates
-from jdrop.functional._structured import token_dropout as token_dropout
-from jdrop.functional._structured import word_dropout as word_dropout
+from jdrop.functional._text import embedding_dropout as embedding_dropout
+from jdrop.functional._text import token_dropout as token_dropout
+from jdrop.functional._text import word_dropout as word_dropout

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_size, is_concrete, to_array
+from jdrop._checks import as_known, as_size, is_concrete, to_array
 from jdrop._keys import as_typed_key
 from jdrop.functional._structured import with_axes
 
@@ -41,10 +41,7 @@ def masksembles_masks(key: jax.Array, num_masks: int, width: int, scale: float =
       Durasov et al. 2021, "Masksembles for uncertainty estimation".
     """
     count, width = as_size("num_masks", num_masks, 2, write=4), as_size("width", width, 2, write=64)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)):
-        raise TypeError(f"scale is {scale!r}, but a number of at least 1 is needed: write scale=2.0.")
-    if not 1 <= scale < np.inf:
-        raise ValueError(f"scale is {scale}, but it must be finite and at least 1: write scale=2.0.")
+    scale = as_known("scale", scale, 1, 1e6, "scale=2.0")
     key = as_typed_key(key)
     if not is_concrete(key):
         raise TypeError("key is traced, but masks are drawn once, before training: call this outside of jax.jit.")

@@ -15,7 +15,8 @@ hand it to a model that takes a class, or make a subclass with settings of your 
 >>> for layer in (jdrop.linen.Dropout, Shared, functools.partial(jdrop.linen.Dropout, save="mask")):
 ...     y = Net(layer).apply(variables, x, True, rngs={"dropout": jax.random.key(1)})
 
-A model of another author gains without an edit, since `predictor` finds Flax's layers too:
+A model of another author gains without an edit: ``jdrop.accelerate(train_step)`` has all of its dropout, attention's
+too, drawn by jdrop, and `predictor` finds Flax's layers:
 
 >>> predict = jdrop.linen.predictor(Net(), variables)
 >>> jdrop.mc_dropout(predict, jax.random.key(2), x).std.shape

@@ -21,6 +21,9 @@ hand. Batches may be tensors or arrays; give `fit` the loader itself:
 >>> state, history = jdrop.training.fit(state, step, loader, epochs=2, progress=False)
 >>> jdrop.nnx.update_model(model, state)  # the trained model, in the place of the first
 
+``nn.Dropout2d`` and its like are `jdrop.nnx.ChannelDropout`, of channels that come last, ``nn.AlphaDropout`` is
+`jdrop.nnx.AlphaDropout`, and timm's ``DropPath`` `jdrop.nnx.DropPath`.
+
 A loader that shuffles draws from PyTorch's own generator, which no checkpoint holds: for runs that resume to the bit
 give `fit` the dataset and a `batch_size` in its place, and jdrop orders the examples by the root key.
 """

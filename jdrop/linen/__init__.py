@@ -13,6 +13,9 @@ from jdrop.linen._family import FeatureAlphaDropout as FeatureAlphaDropout
 from jdrop.linen._family import GaussianDropout as GaussianDropout
 from jdrop.linen._family import GaussianNoise as GaussianNoise
 from jdrop.linen._family import PatchDropout as PatchDropout
+from jdrop.linen._learned import ConcreteDropout as ConcreteDropout
+from jdrop.linen._learned import Masksembles as Masksembles
+from jdrop.linen._learned import VariationalDropout as VariationalDropout
 from jdrop.linen._model import predictor as predictor
 from jdrop.linen._recurrent import RecurrentDropout as RecurrentDropout
 from jdrop.linen._recurrent import Zoneout as Zoneout

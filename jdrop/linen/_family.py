@@ -2,8 +2,17 @@
 
 from jax.typing import ArrayLike
 
-from jdrop import functional
 from jdrop._types import Flag
+from jdrop.functional import (
+    alpha_dropout,
+    channel_dropout,
+    drop_block,
+    drop_path,
+    feature_alpha_dropout,
+    gaussian_dropout,
+    gaussian_noise,
+    patch_dropout,
+)
 from jdrop.linen._layer import Layer
 
 
@@ -24,7 +33,7 @@ class AlphaDropout(Layer):
       Klambauer et al. 2017, "Self-normalizing neural networks".
     """
 
-    _function = staticmethod(functional.alpha_dropout)
+    _function = staticmethod(alpha_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -48,7 +57,7 @@ class ChannelDropout(Layer):
       Tompson et al. 2015, "Efficient object localization using convolutional networks".
     """
 
-    _function = staticmethod(functional.channel_dropout)
+    _function = staticmethod(channel_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -73,7 +82,7 @@ class DropBlock(Layer):
       Ghiasi, Lin & Le 2018, "DropBlock: a regularization method for convolutional networks".
     """
 
-    _function = staticmethod(functional.drop_block)
+    _function = staticmethod(drop_block)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -97,7 +106,7 @@ class DropPath(Layer):
       Huang et al. 2016, "Deep networks with stochastic depth".
     """
 
-    _function = staticmethod(functional.drop_path)
+    _function = staticmethod(drop_path)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -121,7 +130,7 @@ class FeatureAlphaDropout(Layer):
       Klambauer et al. 2017, "Self-normalizing neural networks".
     """
 
-    _function = staticmethod(functional.feature_alpha_dropout)
+    _function = staticmethod(feature_alpha_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -145,7 +154,7 @@ class GaussianDropout(Layer):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 10.
     """
 
-    _function = staticmethod(functional.gaussian_dropout)
+    _function = staticmethod(gaussian_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -168,7 +177,7 @@ class GaussianNoise(Layer):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 10.
     """
 
-    _function = staticmethod(functional.gaussian_noise)
+    _function = staticmethod(gaussian_noise)
     _strength = "std"
     std: ArrayLike
     deterministic: Flag | None = None
@@ -193,7 +202,7 @@ class PatchDropout(Layer):
       Liu et al. 2022, "PatchDropout: economizing vision transformers using patch dropout".
     """
 
-    _function = staticmethod(functional.patch_dropout)
+    _function = staticmethod(patch_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"

@@ -1,7 +1,7 @@
 """What the Linen layers of the family share: the mode, the key from the module's stream, and the call."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,23 @@ from jdrop._types import Flag
 from jdrop.linen._dropout import stream_key
 
 
-class Layer(nn.Module):
+class Drawing(nn.Module):
+    """A layer that draws from a stream, unless it is deterministic."""
+
+    @nn.nowrap
+    def _draw(self, deterministic, rng, rate=None) -> Any:
+        """The key, None where none is needed (a `rate` that is known to be 0), and the mode."""
+        deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)  # pyright: ignore
+        if rng is None and draws_at(rate, deterministic):
+            rng = stream_key(self)
+        return rng, deterministic
+
+
+class Layer(Drawing):
     """A layer over a function of (key, x, rate, deterministic, ...); its other fields are options of the function."""
 
-    _function = None
-    _strength = "rate"
+    _function: ClassVar[Any] = None
+    _strength: ClassVar[str] = "rate"
 
     @nn.compact
     def __call__(
@@ -31,11 +43,10 @@ class Layer(nn.Module):
           **given: what else the function takes with each input, by its names.
         """
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        rate, deterministic = fields[self._strength], nn.merge_param("deterministic", self.deterministic, deterministic)
         options = {name: fields[name] for name in fields.keys() - {self._strength, *_OWN}}
-        if rng is None and draws_at(rate, deterministic):
-            rng = stream_key(self)
-        return self._function(rng, inputs, rate, deterministic, **options, **given)
+        rate = fields[self._strength]
+        key, deterministic = self._draw(deterministic, rng, rate)
+        return self._function(key, inputs, rate, deterministic, **options, **given)  # pyright: ignore
 
 
 _OWN = ("deterministic", "rng_collection", "parent", "name")

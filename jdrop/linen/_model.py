@@ -13,7 +13,7 @@ from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, 
 from jdrop._keys import fold_in
 from jdrop._types import Predict, PyTree
 from jdrop.functional._dropout import dropout
-from jdrop.linen._layer import Layer
+from jdrop.linen._layer import Drawing
 from jdrop.linen._recurrent import RecurrentDropout, Zoneout
 
 
@@ -100,7 +100,7 @@ class _Apply:
         return outputs
 
 
-_DRAWING = (nn.Dropout, Layer, RecurrentDropout, Zoneout, nn.MultiHeadDotProductAttention)
+_DRAWING = (nn.Dropout, Drawing, RecurrentDropout, Zoneout, nn.MultiHeadDotProductAttention)
 
 
 class _Layers:

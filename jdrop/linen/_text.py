@@ -2,8 +2,8 @@
 
 from jax.typing import ArrayLike
 
-from jdrop import functional
 from jdrop._types import Flag
+from jdrop.functional import embedding_dropout, token_dropout, word_dropout
 from jdrop.linen._layer import Layer
 
 
@@ -27,7 +27,7 @@ class EmbeddingDropout(Layer):
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
 
-    _function = staticmethod(functional.embedding_dropout)
+    _function = staticmethod(embedding_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -52,7 +52,7 @@ class TokenDropout(Layer):
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
 
-    _function = staticmethod(functional.token_dropout)
+    _function = staticmethod(token_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
@@ -78,7 +78,7 @@ class WordDropout(Layer):
       Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods for text classification".
     """
 
-    _function = staticmethod(functional.word_dropout)
+    _function = staticmethod(word_dropout)
     rate: ArrayLike
     deterministic: Flag | None = None
     rng_collection: str = "dropout"

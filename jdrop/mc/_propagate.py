@@ -9,7 +9,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.scipy.stats import norm
 
-from jdrop._checks import check_callable
+from jdrop._checks import check_callable, to_array
 from jdrop._types import Predict, PyTree
 
 
@@ -67,8 +67,9 @@ def propagate(predict: Predict, x: PyTree) -> Any:
       belief networks"; Clark 1961, "The greatest of a finite set of random variables".
     """
     check_callable("predict", predict, "key,x")
+    x = jax.tree.map(lambda leaf: jnp.asarray(to_array("x", leaf)), x)
     program, shape = jax.make_jaxpr(predict, return_shape=True)(jax.random.key(0), x)
-    given = [jax.random.key(0), *(jnp.asarray(leaf) for leaf in jax.tree.leaves(x))]
+    given = [jax.random.key(0), *jax.tree.leaves(x)]
     outputs = [_as_moments(value) for value in _run(program, given)]
     return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 

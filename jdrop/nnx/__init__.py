@@ -11,6 +11,9 @@ from jdrop.nnx._family import FeatureAlphaDropout as FeatureAlphaDropout
 from jdrop.nnx._family import GaussianDropout as GaussianDropout
 from jdrop.nnx._family import GaussianNoise as GaussianNoise
 from jdrop.nnx._family import PatchDropout as PatchDropout
+from jdrop.nnx._learned import ConcreteDropout as ConcreteDropout
+from jdrop.nnx._learned import Masksembles as Masksembles
+from jdrop.nnx._learned import VariationalDropout as VariationalDropout
 from jdrop.nnx._model import model_loss as model_loss
 from jdrop.nnx._model import predictor as predictor
 from jdrop.nnx._model import train_parts as train_parts

@@ -4,8 +4,17 @@ import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jdrop import functional
 from jdrop._types import Flag
+from jdrop.functional import (
+    alpha_dropout,
+    channel_dropout,
+    drop_block,
+    drop_path,
+    feature_alpha_dropout,
+    gaussian_dropout,
+    gaussian_noise,
+    patch_dropout,
+)
 from jdrop.nnx._layer import Layer
 
 
@@ -27,7 +36,7 @@ class AlphaDropout(Layer):
       Klambauer et al. 2017, "Self-normalizing neural networks".
     """
 
-    _function = staticmethod(functional.alpha_dropout)
+    _function = staticmethod(alpha_dropout)
 
 
 class ChannelDropout(Layer):
@@ -49,7 +58,7 @@ class ChannelDropout(Layer):
       Tompson et al. 2015, "Efficient object localization using convolutional networks".
     """
 
-    _function = staticmethod(functional.channel_dropout)
+    _function = staticmethod(channel_dropout)
     _options = ("channel_axis",)
 
     def __init__(
@@ -84,7 +93,7 @@ class DropBlock(Layer):
       Ghiasi, Lin & Le 2018, "DropBlock: a regularization method for convolutional networks".
     """
 
-    _function = staticmethod(functional.drop_block)
+    _function = staticmethod(drop_block)
     _options = ("block_size",)
 
     def __init__(
@@ -118,7 +127,7 @@ class DropPath(Layer):
       Huang et al. 2016, "Deep networks with stochastic depth".
     """
 
-    _function = staticmethod(functional.drop_path)
+    _function = staticmethod(drop_path)
 
 
 class FeatureAlphaDropout(Layer):
@@ -140,7 +149,7 @@ class FeatureAlphaDropout(Layer):
       Klambauer et al. 2017, "Self-normalizing neural networks".
     """
 
-    _function = staticmethod(functional.feature_alpha_dropout)
+    _function = staticmethod(feature_alpha_dropout)
     _options = ("channel_axis",)
 
     def __init__(
@@ -174,7 +183,7 @@ class GaussianDropout(Layer):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 10.
     """
 
-    _function = staticmethod(functional.gaussian_dropout)
+    _function = staticmethod(gaussian_dropout)
 
 
 class GaussianNoise(Layer):
@@ -195,7 +204,7 @@ class GaussianNoise(Layer):
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 10.
     """
 
-    _function = staticmethod(functional.gaussian_noise)
+    _function = staticmethod(gaussian_noise)
     _strength = "std"
 
     def __init__(
@@ -228,7 +237,7 @@ class PatchDropout(Layer):
       Liu et al. 2022, "PatchDropout: economizing vision transformers using patch dropout".
     """
 
-    _function = staticmethod(functional.patch_dropout)
+    _function = staticmethod(patch_dropout)
     _options = ("prefix_tokens",)
 
     def __init__(

@@ -11,30 +11,11 @@ from jdrop._types import Flag
 from jdrop.nnx._dropout import stream, stream_key
 
 
-class Layer(nnx.Module):
-    """A layer over a function of (key, x, rate, deterministic, ...); its other attributes are options of the function.
+class Drawing(nnx.Module):
+    """A layer that draws from a stream, unless it is deterministic."""
 
-    Args:
-      rate: that of the function.
-      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
-      rng_collection: name of the random stream, "dropout".
-      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
-    """
-
-    _function = None
-    _strength = "rate"
-    _options = ()
-
-    def __init__(
-        self,
-        rate: ArrayLike,
-        *,
-        deterministic: Flag = False,
-        rng_collection: str = "dropout",
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
-    ) -> None:
+    def __init__(self, deterministic: Any, rng_collection: str, rngs: Any) -> None:
         rngs = stream(rngs, rng_collection)
-        setattr(self, self._strength, rate)
         self.deterministic: Any = deterministic
         self.rng_collection: str = rng_collection
         self.rngs: Any = rngs.fork() if isinstance(rngs, nnx.RngStream) else nnx.data(rngs)
@@ -47,6 +28,37 @@ class Layer(nnx.Module):
         """
         if deterministic is not None:
             self.deterministic = deterministic
+
+    def _draw(self, deterministic, rngs, rate=None) -> Any:
+        """The key, None where none is needed (a `rate` that is known to be 0), and the mode."""
+        deterministic = self.deterministic if deterministic is None else deterministic
+        return stream_key(self, rngs) if draws_at(rate, deterministic) else None, deterministic
+
+
+class Layer(Drawing):
+    """A layer over a function of (key, x, rate, deterministic, ...); its other attributes are options of the function.
+
+    Args:
+      rate: that of the function.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+    """
+
+    _function: Any = None
+    _strength = "rate"
+    _options = ()
+
+    def __init__(
+        self,
+        rate: ArrayLike,
+        *,
+        deterministic: Flag = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
+        super().__init__(deterministic, rng_collection, rngs)
+        setattr(self, self._strength, rate)
 
     def __call__(
         self,

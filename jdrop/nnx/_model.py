@@ -14,7 +14,7 @@ from jdrop._flax.modes import Sites, as_inputs, as_sites, evaluation_arguments, 
 from jdrop._keys import fold_in
 from jdrop._types import Predict
 from jdrop.functional._dropout import dropout
-from jdrop.nnx._layer import Layer
+from jdrop.nnx._layer import Drawing
 from jdrop.nnx._recurrent import RecurrentDropout, Zoneout
 
 
@@ -195,7 +195,7 @@ class _Apply:
         return model(*inputs, **named, **given)
 
 
-_DRAWING = (nnx.Dropout, Layer, RecurrentDropout, Zoneout, nnx.MultiHeadAttention)
+_DRAWING = (nnx.Dropout, Drawing, RecurrentDropout, Zoneout, nnx.MultiHeadAttention)
 
 
 def _layers(model):

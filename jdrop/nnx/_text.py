@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jdrop import functional
 from jdrop._types import Flag
+from jdrop.functional import embedding_dropout, token_dropout, word_dropout
 from jdrop.nnx._layer import Layer
 
 
@@ -30,7 +30,7 @@ class EmbeddingDropout(Layer):
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
 
-    _function = staticmethod(functional.embedding_dropout)
+    _function = staticmethod(embedding_dropout)
 
 
 class TokenDropout(Layer):
@@ -53,7 +53,7 @@ class TokenDropout(Layer):
       Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
     """
 
-    _function = staticmethod(functional.token_dropout)
+    _function = staticmethod(token_dropout)
 
 
 class WordDropout(Layer):
@@ -77,7 +77,7 @@ class WordDropout(Layer):
       Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods for text classification".
     """
 
-    _function = staticmethod(functional.word_dropout)
+    _function = staticmethod(word_dropout)
     _options = ("replacement",)
 
     def __init__(

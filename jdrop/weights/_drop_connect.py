@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_bool, as_flag, at_least_float32, to_array
+from jdrop._checks import as_bool, as_flag, at_least_float32, check_choice, to_array
 from jdrop._keys import fold_in
 from jdrop._types import Flag, PyTree, Save, Scaling
 from jdrop.functional._dropout import drawn, draws, dropout
@@ -107,7 +107,7 @@ def mixout(
     Paper:
       Lee, Cho & Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained language models".
     """
-    of_name = {name: leaf for _, name, leaf in named(pretrained)}
+    of_name = {name: leaf for _, name, leaf in named(pretrained, "pretrained")}
     for _, name, leaf in named(params):
         before = of_name.get(name)
         if before is None or before.shape != leaf.shape or before.dtype != leaf.dtype:
@@ -159,8 +159,7 @@ def drop_connect_moments(
     Paper:
       Wan et al. 2013, "Regularization of neural networks using DropConnect".
     """
-    if scaling not in ("inverted", "classic"):
-        raise ValueError(f"scaling is {scaling!r}, but it must be 'inverted' or 'classic'.")
+    check_choice("scaling", scaling, ("inverted", "classic"))
     x, kernel = (jnp.asarray(to_array(name, value)) for name, value in (("x", x), ("kernel", kernel)))
     for name, array in (("x", x), ("kernel", kernel)):
         if not jnp.issubdtype(array.dtype, jnp.floating):

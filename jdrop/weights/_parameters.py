@@ -9,25 +9,25 @@ NOT_KERNELS = ("bias", "scale")
 _VALUE = GetAttrKey("value")  # where an NNX variable, or a Linen box, has its array
 
 
-def named(params):
+def named(params, argument="params"):
     """[(path, name, array)] of a tree of parameters, with names such as "block/Dense_0/kernel".
 
     Raises:
       TypeError: a parameter that is not an array.
       ValueError: two of one name.
     """
-    refuse_masked("params", params)
+    refuse_masked(argument, params)
     found, names = [], set()
     for path, leaf in tree_leaves_with_path(params):
         name = keystr(path[:-1] if path and path[-1] == _VALUE else path, simple=True, separator="/")
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
             raise TypeError(
-                f"params: the parameter {name!r} is a {type(leaf).__name__}, but an array is needed: jnp.asarray."
+                f"{argument}: the parameter {name!r} is a {type(leaf).__name__}, but an array is needed: jnp.asarray."
             )
         if name in names:
             raise ValueError(
-                f"params has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, so "
-                "that each has one of its own."
+                f"{argument} has two arrays of the same name, {name!r}, by different ways in the tree: rename a layer, "
+                "so that each has one of its own."
             )
         names.add(name)
         found.append((path, name, leaf))

@@ -75,7 +75,12 @@ def select_rate(
       Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 7.3.
     """
     check_callable("predict", predict, "key,x,rate" if stacked is None else "key,x,rate,part")
-    key, checked = as_typed_key(key), as_rate(np.asarray(rates) if isinstance(rates, (list, tuple)) else rates)
+    check_callable("score", score, "outputs,labels")
+    key = as_typed_key(key)
+    try:
+        checked = as_rate(np.asarray(rates) if isinstance(rates, (list, tuple)) else rates)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rates: {error}") from None
     if checked.ndim != 1 or not checked.size:
         raise ValueError(f"rates has shape {checked.shape}, but a list of at least one is needed: [0.1, 0.3, 0.5].")
     for leaf in jax.tree.leaves(stacked):

@@ -1,18 +1,12 @@
-"""Rates over the steps of a training: functions `step -> rate`, as optax has them for learning rates.
-
-Optax's own serve for the rest: `optax.constant_schedule`, `optax.linear_schedule`, `optax.cosine_decay_schedule`. A
-loss of `jdrop.training` that has an argument named `step` gets the step of the state, for
-``dropout(key, x, schedule(step))``. A rate that changes so is traced, and compiles nothing again.
-"""
+"""Curriculum, early and late dropout."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_bool, as_size
+from jdrop._checks import as_bool, as_known, as_size
 
 
 def curriculum(rate: float, speed: float) -> Callable[[ArrayLike], jax.Array]:
@@ -39,9 +33,8 @@ def curriculum(rate: float, speed: float) -> Callable[[ArrayLike], jax.Array]:
     Paper:
       Morerio et al. 2017, "Curriculum dropout".
     """
-    rate, speed = _number("rate", rate, 0, 1), _number("speed", speed, 0, np.inf)
-    if not 0 < speed < np.inf:
-        raise ValueError(f"speed is {speed}, but it must be finite and above 0: write speed=10 / steps.")
+    rate = as_known("rate", rate, 0, 1, "rate=0.5")
+    speed = as_known("speed", speed, 1e-30, 1e30, "speed=10 / steps")
     return lambda step: jnp.float32(rate) * -jnp.expm1(-jnp.float32(speed) * jnp.asarray(step, jnp.float32))
 
 
@@ -71,7 +64,11 @@ def early(rate: float, steps: int, *, decay: bool = False) -> Callable[[ArrayLik
     Paper:
       Liu et al. 2023, "Dropout reduces underfitting".
     """
-    rate, steps, decay = _number("rate", rate, 0, 1), as_size("steps", steps, write=1000), as_bool("decay", decay)
+    rate, steps, decay = (
+        as_known("rate", rate, 0, 1, "rate=0.5"),
+        as_size("steps", steps, write=1000),
+        as_bool("decay", decay),
+    )
     if decay:
         return lambda step: jnp.float32(rate) * jnp.clip(1 - jnp.asarray(step, jnp.float32) / steps, 0, 1)
     return lambda step: jnp.where(jnp.asarray(step) < steps, jnp.float32(rate), jnp.float32(0))
@@ -102,13 +99,5 @@ def late(rate: float, start: int) -> Callable[[ArrayLike], jax.Array]:
     Paper:
       Liu et al. 2023, "Dropout reduces underfitting".
     """
-    rate, start = _number("rate", rate, 0, 1), as_size("start", start, 0, write=1000)
+    rate, start = as_known("rate", rate, 0, 1, "rate=0.5"), as_size("start", start, 0, write=1000)
     return lambda step: jnp.where(jnp.asarray(step) < start, jnp.float32(0), jnp.float32(rate))
-
-
-def _number(name, value, low, high):
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} is {value!r}, but a number is needed: write {name}=0.5.")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, but it must be in [{low}, {high}]: write {name}=0.5.")
-    return float(value)
