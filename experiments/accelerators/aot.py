@@ -19,6 +19,10 @@ SHAPES = {
     "float32 (1024, 4096)": ((1024, 4096), "float32"),
     "bfloat16 (256, 512)": ((256, 512), "bfloat16"),
 }
+FAMILY = (
+    "dropout", "drop_path", "channel_dropout", "token_dropout", "alpha_dropout", "feature_alpha_dropout",
+    "gaussian_dropout", "gaussian_noise", "drop_block", "concrete_dropout",
+)  # fmt: skip
 LENGTHS = (1024, 2048, 4096, 8192, 16384)  # of attention
 RATES = ("0.1", "0.5", "traced")
 MODES = ("forward", "forward and backward")
@@ -51,6 +55,7 @@ def names(target, quick=False) -> list[str]:
     if target in ("h100", "v5e"):
         found += ["vmap | 100", "mc_dropout | 100", "samples | 100", "attention flax | 4096"]
         found += [f"attention jdrop | {length}" for length in LENGTHS]
+        found += [f"family {name} | forward and backward" for name in FAMILY]
     if target == "v5e":
         found += [f"mesh {kind} | {count}" for kind in ("explicit", "auto") for count in ("4", "256")]
     return found

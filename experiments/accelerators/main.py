@@ -127,6 +127,16 @@ def _of_models(target, results):
             yield _row(target, "attention: scratch, x that of half the length", about, scratch / half, at_most(2.2))
         if scratch and dense:
             yield _row(target, "attention: scratch, x dense Flax's", about, scratch / dense, at_most(1 / 8))
+    plain = {what: get("family dropout | forward and backward", what) for what in ("launches", "moved")}
+    for name in aot.FAMILY if all(plain.values()) else ():
+        of = {what: get(f"family {name} | forward and backward", what) for what in ("launches", "moved", "scratch")}
+        if of["launches"]:
+            about = f"bfloat16 (16, 512, 1024), {name}, forward and backward"
+            yield _row(
+                target, "family: launches, x those of dropout", about, of["launches"] / plain["launches"], at_most(1.2)
+            )
+            yield _row(target, "family: moved, x that of dropout", about, of["moved"] / plain["moved"], at_most(1.2))
+            yield _row(target, f"family: {SCRATCH}", about, of["scratch"] / 2**23)
     for name in ("mc_dropout", "samples"):
         if get("vmap | 100") and get(f"{name} | 100"):
             about = "784-1024-1024-10, batch 256, 100 samples"

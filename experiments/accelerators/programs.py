@@ -18,9 +18,9 @@ from experiments.common.transformer import Block, Net
 def compiled(compiler, what, detail) -> dict:
     """What the compiler made of the program `what`, such as "block jdrop", and its `detail`."""
     kind, *which = what.split()
-    return {"attention": attention, "block": block, "seeds": seeds, "mesh": mesh}.get(kind, monte_carlo)(
-        compiler, detail, *(which or [kind])
-    )
+    return {"attention": attention, "block": block, "family": family, "seeds": seeds, "mesh": mesh}.get(
+        kind, monte_carlo
+    )(compiler, detail, *(which or [kind]))
 
 
 def attention(compiler, detail, layer):
@@ -52,6 +52,13 @@ def block(compiler, detail, layer):
         return jax.value_and_grad(lambda params, x: apply(params, x).astype(jnp.float32).mean(), (0, 1))(params, x)
 
     return compiler(gradient, params, x, jax.random.key(0))
+
+
+def family(compiler, detail, name):
+    """A kind of dropout of bfloat16 (16, 512, 1024), and its gradient."""
+    function = functools.partial(getattr(jdrop, name), **({"std": 0.1} if name == "gaussian_noise" else {"rate": 0.1}))
+    x = jax.ShapeDtypeStruct((16, 512, 1024), jnp.bfloat16)
+    return compiler(with_gradient(function), jax.random.key(0), x)
 
 
 def monte_carlo(compiler, detail, what):
