@@ -13,5 +13,5 @@ starts from; `variational_dropout` and `masksembles` have none.
 
     python -m experiments family
 
-Writes family.csv, family.md, rates.csv, rates.md and family.png. About four minutes on two cores.
+Writes family.csv, family.md, rates.csv, rates.md and family.png. About seven minutes on two cores.
 """
