@@ -458,6 +458,14 @@ def test_the_divergence_and_pruning_of_variational_dropout():
         jdrop.prune(X, np.arange(16))
 
 
+def test_the_divergence_is_the_paper_s_formula():
+    a = np.array([-5.0, -1.0, 0.0, 2.0])
+    sigmoid = 1 / (1 + np.exp(-(1.87320 + 1.48695 * a)))
+    wanted = 0.5 * np.log1p(np.exp(-a)) - 0.63576 * sigmoid + 0.63576
+    np.testing.assert_allclose(jdrop.variational_kl(jnp.float32(a)), wanted.sum(), rtol=1e-5)
+    np.testing.assert_allclose(jdrop.variational_kl(jnp.float32(a[1])), wanted[1], rtol=1e-5)
+
+
 def test_samples_of_one_input_share_a_head():
     kernel = array((16, 3))
     y = jdrop.multi_sample_dropout(key(1), X, 0.5, head=lambda x: x @ kernel, num_samples=4)
