@@ -135,7 +135,10 @@ def _of_models(target, results):
             yield _row(
                 target, "family: launches, x those of dropout", about, of["launches"] / plain["launches"], at_most(1.2)
             )
-            yield _row(target, "family: moved, x that of dropout", about, of["moved"] / plain["moved"], at_most(1.2))
+            if target == "h100":  # on a TPU slices of x are fetched ahead, which counts them more than once
+                yield _row(
+                    target, "family: moved, x that of dropout", about, of["moved"] / plain["moved"], at_most(1.2)
+                )
             yield _row(target, f"family: {SCRATCH}", about, of["scratch"] / 2**23)
     for name in ("mc_dropout", "samples"):
         if get("vmap | 100") and get(f"{name} | 100"):
