@@ -451,7 +451,7 @@ def test_the_divergence_and_pruning_of_variational_dropout():
     ours = [float(jdrop.variational_kl(jnp.float32(value))) for value in (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0)]
     difference = np.array(ours) - exact
     assert np.ptp(difference) < 0.03
-    equal(jdrop.variational_kl(jnp.full((2, 3), 1.0)), 6 * jdrop.variational_kl(jnp.float32(1.0)))
+    close(jdrop.variational_kl(jnp.full((2, 3), 1.0)), 6 * jdrop.variational_kl(jnp.float32(1.0)))
     equal(jdrop.prune(X, jnp.full(16, 4.0)), 0)
     equal(jdrop.prune(X, jnp.full(16, 4.0), 5.0), X)
     with pytest.raises(TypeError, match="log_alpha has dtype"):
