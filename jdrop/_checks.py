@@ -79,6 +79,19 @@ def to_array(name, value) -> Any:
     return array
 
 
+def as_real(name, value) -> jax.Array:
+    """`value` as JAX's array of real floating-point numbers.
+
+    Raises:
+      TypeError: it is none.
+      ValueError: a masked array.
+    """
+    array = jnp.asarray(to_array(name, value))
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {array.dtype}, but a floating-point array is needed: {name}.astype(float).")
+    return array
+
+
 def refuse_masked(name, value):
     """Raise a ValueError for one of NumPy's masked arrays, alone, in lists or in a tree."""
     for leaf in jax.tree.leaves(value):

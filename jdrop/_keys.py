@@ -54,6 +54,13 @@ def note_use(key):
         jax.random.bits(key, (0,), "uint32")
 
 
+def used_once(key) -> Any:
+    """The key for a part under `jax.checkpoint`, whose two passes draw from it and are one use: of the same words."""
+    typed = as_typed_key(key)
+    note_use(typed)
+    return jax.random.wrap_key_data(jax.random.key_data(typed), impl=jax.random.key_impl(typed))
+
+
 def fold_in(key: jax.Array, *path: str | int | jax.Array) -> jax.Array:
     """Derive the key that a path of names and numbers leads to.
 

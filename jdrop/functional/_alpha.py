@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jdrop._checks import as_flag, at_least_float32
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, check_dtype, drawn
-from jdrop.functional._structured import channel_axis_of, with_axes
+from jdrop.functional._structured import places, with_axes
 from jdrop.masks._drop import chosen
 from jdrop.masks._rate import scales
 
@@ -83,8 +83,7 @@ def feature_alpha_dropout(
       Klambauer et al. 2017, "Self-normalizing neural networks".
     """
     x = with_axes(x, rate, 2, "(batch, ..., channels)")
-    axis = channel_axis_of(x, channel_axis)
-    return _alpha(key, x, rate, deterministic, [other for other in range(1, x.ndim) if other != axis])
+    return _alpha(key, x, rate, deterministic, places(x, channel_axis))
 
 
 def _alpha(key, x, rate, deterministic, broadcast_dims):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jdrop._checks import as_flag, at_least_float32, is_concrete, to_array
-from jdrop._keys import as_typed_key, note_use
+from jdrop._keys import used_once
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, check_dtype
 from jdrop.masks._rate import as_rate
+from jdrop.masks._shape import fits
 
 
 def gaussian_dropout(key: jax.Array | None, x: ArrayLike, rate: ArrayLike, deterministic: Flag = False) -> jax.Array:
@@ -109,23 +110,15 @@ def _noisy(key, x, std, name, deterministic, nothing, function):
         raise TypeError(
             f"x has dtype {x.dtype}, but noise is of real numbers: give x.real and x.imag, each with a key."
         )
-    try:
-        fits = jnp.broadcast_shapes(std.shape, x.shape) == x.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not fits(std.shape, x.shape):
         raise ValueError(f"{name} has shape {std.shape}, which does not broadcast to the shape {x.shape} of x.")
     dtype = at_least_float32(x.dtype)
     std = std.astype(dtype)
     std = std if deterministic is False else jnp.where(deterministic, 0, std)
-    key = as_typed_key(key)
-    note_use(key)
-    # The two passes over the checkpoint are one use: what is drawn there has another key of the same words.
-    key = jax.random.wrap_key_data(jax.random.key_data(key), impl=jax.random.key_impl(key))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def noisy(key, x, std):
         noise = std * jax.random.normal(key, x.shape, dtype)
         return function(x.astype(dtype), noise).astype(x.dtype)
 
-    return noisy(key, x, std)
+    return noisy(used_once(key), x, std)

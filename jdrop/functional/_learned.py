@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag, as_scalar, at_least_float32, to_array
-from jdrop._keys import as_typed_key, note_use
+from jdrop._checks import as_flag, as_real, as_scalar, at_least_float32
+from jdrop._keys import as_typed_key, used_once
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, check_dtype
 from jdrop.masks._rate import as_rate
+from jdrop.masks._shape import fits
 
 
 def concrete_dropout(
@@ -55,10 +56,7 @@ def concrete_dropout(
     check_dtype(x.dtype)
     if jnp.iscomplexobj(x):
         raise TypeError(f"x has dtype {x.dtype}, but a floating-point array of real numbers is needed.")
-    dtype, typed = at_least_float32(x.dtype), as_typed_key(key)
-    note_use(typed)
-    # The two passes over the checkpoint are one use: what is drawn there has another key of the same words.
-    key = jax.random.wrap_key_data(jax.random.key_data(typed), impl=jax.random.key_impl(typed))
+    dtype = at_least_float32(x.dtype)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def relaxed(key, x, rate):
@@ -72,7 +70,7 @@ def concrete_dropout(
             kept = jnp.where(deterministic, 1, kept)
         return (x.astype(dtype) * kept).astype(x.dtype)
 
-    return relaxed(key, x, rate)
+    return relaxed(used_once(key), x, rate)
 
 
 def _logit(p):
@@ -106,9 +104,7 @@ def concrete_regularizer(kernel: ArrayLike, rate: ArrayLike, *, weight: ArrayLik
     Paper:
       Gal, Hron & Kendall 2017, "Concrete dropout".
     """
-    kernel, rate = jnp.asarray(to_array("kernel", kernel)), as_rate(rate)
-    if not jnp.issubdtype(kernel.dtype, jnp.floating):
-        raise TypeError(f"kernel has dtype {kernel.dtype}, but a floating-point array is needed: kernel.astype(float).")
+    kernel, rate = as_real("kernel", kernel), as_rate(rate)
     if kernel.ndim < 2 or rate.ndim:
         raise ValueError(
             f"kernel has shape {kernel.shape} and rate {rate.shape}, but (..., inputs, outputs) and one number are "
@@ -160,13 +156,13 @@ def variational_dropout(
       Kingma, Salimans & Welling 2015, "Variational dropout and the local reparameterization trick"; Molchanov, Ashukha
       & Vetrov 2017, "Variational dropout sparsifies deep neural networks".
     """
-    x, kernel, log_alpha = (_real(name, v) for name, v in (("x", x), ("kernel", kernel), ("log_alpha", log_alpha)))
+    x, kernel, log_alpha = (as_real(name, v) for name, v in (("x", x), ("kernel", kernel), ("log_alpha", log_alpha)))
     deterministic = as_flag(deterministic)
     if kernel.ndim != 2 or not x.ndim or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
             f"x has shape {x.shape} and kernel {kernel.shape}, but (..., inputs) and (inputs, outputs) fit."
         )
-    _fits(log_alpha, kernel)
+    _check_ratios(log_alpha, kernel)
     mean = x @ kernel
     if deterministic is True:
         return mean
@@ -205,7 +201,7 @@ def variational_kl(log_alpha: ArrayLike) -> jax.Array:
     Paper:
       Molchanov, Ashukha & Vetrov 2017, "Variational dropout sparsifies deep neural networks".
     """
-    log_alpha = _real("log_alpha", log_alpha)
+    log_alpha = as_real("log_alpha", log_alpha)
     log_alpha = log_alpha.astype(at_least_float32(log_alpha.dtype))
     # k1 - k1 * sigmoid(z) as k1 * sigmoid(-z), which loses nothing near 0.
     return jnp.sum(0.5 * jax.nn.softplus(-log_alpha) + 0.63576 * jax.nn.sigmoid(-(1.87320 + 1.48695 * log_alpha)))
@@ -236,25 +232,14 @@ def prune(kernel: ArrayLike, log_alpha: ArrayLike, threshold: float = 3.0) -> ja
     Paper:
       Molchanov, Ashukha & Vetrov 2017, "Variational dropout sparsifies deep neural networks".
     """
-    kernel, log_alpha = _real("kernel", kernel), _real("log_alpha", log_alpha)
-    _fits(log_alpha, kernel)
+    kernel, log_alpha = as_real("kernel", kernel), as_real("log_alpha", log_alpha)
+    _check_ratios(log_alpha, kernel)
     bound = as_scalar("threshold", threshold, lambda t: ~jnp.isnan(t), "that is no NaN", "threshold=3.0")
     return jnp.where(log_alpha < bound, kernel, jnp.zeros((), kernel.dtype))
 
 
-def _real(name, value):
-    array = jnp.asarray(to_array(name, value))
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} has dtype {array.dtype}, but a floating-point array is needed: jnp.asarray(x, float).")
-    return array
-
-
-def _fits(log_alpha, kernel):
-    try:
-        fits = jnp.broadcast_shapes(log_alpha.shape, kernel.shape) == kernel.shape
-    except ValueError:
-        fits = False
-    if not fits:
+def _check_ratios(log_alpha, kernel):
+    if not fits(log_alpha.shape, kernel.shape):
         raise ValueError(
             f"log_alpha has shape {log_alpha.shape}, which does not broadcast to kernel's, {kernel.shape}."
         )

@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jdrop._checks import at_least_float32, to_array
-from jdrop._keys import as_typed_key, note_use
+from jdrop._keys import used_once
 from jdrop._types import Flag, Scaling
 from jdrop.functional._dropout import draws, dropout
 from jdrop.masks._shape import as_shape
@@ -105,10 +105,7 @@ def zoneout(
         )
 
     if draws(rate, deterministic):
-        typed = as_typed_key(key)
-        note_use(typed)
-        # The two passes over the checkpoint are one use: what is drawn there has another key of the same words.
-        key = jax.random.wrap_key_data(jax.random.key_data(typed), impl=jax.random.key_impl(typed))
+        key = used_once(key)
 
     # Without the checkpoint a loop over time would keep the masks of all its steps for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag, as_size, at_least_float32, check_callable, to_array
+from jdrop._checks import as_flag, as_real, as_size, at_least_float32, check_callable
 from jdrop._keys import fold_in
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, draws, dropout
@@ -90,12 +90,7 @@ def r_drop(logits: ArrayLike, other: ArrayLike) -> jax.Array:
     Paper:
       Liang et al. 2021, "R-Drop: regularized dropout for neural networks".
     """
-    first, second = (jnp.asarray(to_array(name, value)) for name, value in (("logits", logits), ("other", other)))
-    for name, array in (("logits", first), ("other", second)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(
-                f"{name} has dtype {array.dtype}, but a floating-point array is needed: {name}.astype(float)."
-            )
+    first, second = as_real("logits", logits), as_real("other", other)
     if first.shape != second.shape or not first.ndim:
         raise ValueError(
             f"logits has shape {first.shape} and other {second.shape}, but both need the same (..., classes)."

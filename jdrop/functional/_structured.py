@@ -125,13 +125,12 @@ def channel_dropout(
       Tompson et al. 2015, "Efficient object localization using convolutional networks".
     """
     x = with_axes(x, rate, 2, "(batch, ..., channels)")
-    axis = channel_axis_of(x, channel_axis)
-    shared = [other for other in range(1, x.ndim) if other != axis]
+    shared = places(x, channel_axis)
     return dropout(key, x, rate, deterministic, broadcast_dims=shared, scaling=scaling, save=save)
 
 
-def channel_axis_of(x, channel_axis) -> int:
-    """The axis of the channels, counted from the start."""
+def places(x, channel_axis) -> list[int]:
+    """The axes of the places that a channel of an example has: all but the first and that of the channels."""
     if isinstance(channel_axis, bool) or not isinstance(channel_axis, (int, np.integer)):
         raise TypeError(f"channel_axis is {channel_axis!r}, but an integer is needed: write channel_axis=-1.")
     if not -x.ndim <= channel_axis < x.ndim or channel_axis % x.ndim == 0:
@@ -139,7 +138,7 @@ def channel_axis_of(x, channel_axis) -> int:
             f"channel_axis is {channel_axis}, but x has {x.ndim} axes, and the first is that of the examples: write "
             "channel_axis=-1."
         )
-    return int(channel_axis % x.ndim)
+    return [axis for axis in range(1, x.ndim) if axis != channel_axis % x.ndim]
 
 
 def with_axes(x, rate, least, shape) -> jax.Array:

@@ -40,17 +40,21 @@ def shared_shape(shape, rate_shape, broadcast_dims):
                 f"broadcast_dims has axis {axis}, but an array of shape {shape} has axes "
                 f"{-len(shape)} to {len(shape) - 1}: name one of these."
             )
-    try:
-        fits = jnp.broadcast_shapes(shape, rate_shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not fits(rate_shape, shape):
         raise ValueError(
             f"rate has shape {rate_shape}, which does not broadcast to the shape {shape} of the mask: give one "
             "number, or reshape the rate so that each of its axes is 1 or that of the mask."
         )
     shared = {axis % len(shape) for axis in axes}
     return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+
+
+def fits(part, shape) -> bool:
+    """Whether an array of shape `part` broadcasts to exactly `shape`."""
+    try:
+        return jnp.broadcast_shapes(part, shape) == shape
+    except ValueError:
+        return False
 
 
 def is_static(shape) -> bool:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_bool, as_flag, at_least_float32, check_choice, to_array
+from jdrop._checks import as_bool, as_flag, as_real, at_least_float32, check_choice
 from jdrop._keys import fold_in
 from jdrop._types import Flag, PyTree, Save, Scaling
 from jdrop.functional._dropout import drawn, draws, dropout
@@ -160,12 +160,7 @@ def drop_connect_moments(
       Wan et al. 2013, "Regularization of neural networks using DropConnect".
     """
     check_choice("scaling", scaling, ("inverted", "classic"))
-    x, kernel = (jnp.asarray(to_array(name, value)) for name, value in (("x", x), ("kernel", kernel)))
-    for name, array in (("x", x), ("kernel", kernel)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(
-                f"{name} has dtype {array.dtype}, but a floating-point array is needed: {name}.astype(float)."
-            )
+    x, kernel = as_real("x", x), as_real("kernel", kernel)
     if kernel.ndim != 2 or not x.ndim or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
             f"x has shape {x.shape} and kernel {kernel.shape}, but (..., inputs) and (inputs, outputs) fit."
