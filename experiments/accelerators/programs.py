@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import jdrop
 from experiments.accelerators.aot import with_gradient
+from experiments.common.attention import flax, gradients, ours
 from experiments.common.transformer import Block, Net
 
 
@@ -26,15 +27,8 @@ def compiled(compiler, what, detail) -> dict:
 def attention(compiler, detail, layer):
     """All gradients of attention with dropout of its weights, of bfloat16 (1, length, 4, 64)."""
     x = jax.ShapeDtypeStruct((1, int(detail), 4, 64), jnp.bfloat16)
-
-    def loss(q, k, v, key):
-        if layer == "jdrop":
-            y = jdrop.dot_product_attention(key, q, k, v, 0.1)
-        else:
-            y = nn.dot_product_attention(q, k, v, dropout_rng=key, dropout_rate=0.1, broadcast_dropout=False)
-        return (y.astype(jnp.float32) ** 2).sum()
-
-    return compiler(jax.value_and_grad(loss, (0, 1, 2)), x, x, x, jax.random.key(0))
+    function = {"jdrop": ours, "flax": flax}[layer]
+    return compiler(gradients(function), x, x, x, jax.random.key(0))
 
 
 def block(compiler, detail, layer):

@@ -36,6 +36,14 @@ def best_of(case, calls, queued=1, clock=time.perf_counter) -> float:
     return best / queued
 
 
+def compiled(function, arguments, clock=time.perf_counter):
+    """The program of a jitted function, and the seconds that it takes to trace, lower and compile it from nothing."""
+    jax.clear_caches()
+    start = clock()
+    program = function.trace(*arguments).lower().compile()
+    return program, clock() - start
+
+
 def measure(cases, blocks=7, seconds=0.05, queued=1, clock=time.perf_counter) -> dict:
     """Seconds a call of each case in the dict `cases`: the median of the best of each of `blocks` interleaved blocks.
 

@@ -1,7 +1,6 @@
 """The comparison and its report."""
 
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import jdrop
 from experiments.common.plotting import plt, save
 from experiments.common.ratios import at_most, machine
 from experiments.common.tables import save_table
-from experiments.common.timing import Case, measure
+from experiments.common.timing import Case, compiled, measure
 from experiments.existing_models.models import MODELS
 
 RATE = 0.1
@@ -67,9 +66,9 @@ def of_model(name, plain, plain_params, step, params, args):
         repeats = 1 if args.quick else 3
         if case == "accelerate":
             with jdrop.accelerate():
-                scratch, compiling = compiled(step, arguments, repeats)
+                scratch, compiling = compilation(step, arguments, repeats)
         else:
-            scratch, compiling = compiled(function, arguments, repeats)
+            scratch, compiling = compilation(function, arguments, repeats)
         ratio = seconds / times["no dropout"]
         yield {
             "model": name,
@@ -96,15 +95,10 @@ def check(name, before, after):
             raise AssertionError(f"{name}: a parameter of shape {new.shape} is not finite any more.")
 
 
-def compiled(step, arguments, repeats):
-    """Bytes of scratch memory of a step, and the seconds that it takes to trace, lower and compile it."""
-    seconds = []
-    for _ in range(repeats):
-        jax.clear_caches()
-        start = time.perf_counter()
-        program = step.lower(*arguments).compile()
-        seconds.append(time.perf_counter() - start)
-    return program.memory_analysis().temp_size_in_bytes, statistics.median(seconds)
+def compilation(step, arguments, repeats):
+    """Bytes of scratch memory of a step, and the seconds that compiling it takes."""
+    programs, seconds = zip(*(compiled(step, arguments) for _ in range(repeats)))
+    return programs[-1].memory_analysis().temp_size_in_bytes, statistics.median(seconds)
 
 
 def draw(path, rows):

@@ -2,34 +2,16 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-import jdrop
+from experiments.common.attention import flax, gradients, ours
 from experiments.common.ratios import at_most, record
 from experiments.common.timing import Case, measure
 from experiments.common.transformer import RATE
 
 LENGTHS = tuple(2**n for n in range(7, 15))  # 128 to 16,384
 DENSE = 4096  # the length at which scratch memory is compared with dense attention's
-
-
-def flax(key, q, k, v):
-    return nn.dot_product_attention(q, k, v, dropout_rng=key, dropout_rate=RATE, broadcast_dropout=False)
-
-
-def ours(key, q, k, v, rate=RATE):
-    return jdrop.dot_product_attention(key, q, k, v, rate)
-
-
-def gradients(function):
-    """All gradients of attention, jitted; XLA drops the forward pass but for what they need of it."""
-
-    def loss(q, k, v, key):
-        return (function(key, q, k, v).astype(jnp.float32) ** 2).sum()
-
-    return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
 
 
 CASES = {"flax": flax, "jdrop": ours, "jdrop, no dropout": functools.partial(ours, rate=0.0)}
@@ -45,7 +27,7 @@ def attention(quick):
 def _times(length, quick):
     shape = (1, length, 4, 64)
     q, k, v = (jax.random.normal(jax.random.key(seed), shape) for seed in range(3))
-    cases = {name: Case(gradients(function), (q, k, v, jax.random.key(3))) for name, function in CASES.items()}
+    cases = {name: Case(jax.jit(gradients(function)), (q, k, v, jax.random.key(3))) for name, function in CASES.items()}
     times = measure(cases, blocks=1 if quick else 15, seconds=0.001 if quick else 0.5)
     about = {"shape": shape, "dtype": "float32", "rate": RATE, "key": "threefry2x32", "mode": "jitted"}
     mine, dense, plain = times["jdrop"], times["flax"], times["jdrop, no dropout"]
@@ -71,7 +53,7 @@ def _scratch(lengths, dense):
 
     def scratch(function, length):
         x = jax.ShapeDtypeStruct((1, length, 4, 64), jnp.float32)
-        return gradients(function).lower(x, x, x, key).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(gradients(function)).lower(x, x, x, key).compile().memory_analysis().temp_size_in_bytes
 
     for length in lengths:
         found[length] = scratch(ours, length)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.common.ratios import at_most, record
-from experiments.common.timing import Case, measure
+from experiments.common.timing import Case, compiled, measure
 from experiments.common.transformer import LAYERS, RATE, Block
 
 
@@ -76,10 +76,7 @@ def compilation(quick, clock=time.perf_counter):
     for _ in range(repeats):
         for name, layer in LAYERS.items():
             step, arguments = train_step(Dense(layer, depth), params, x)
-            jax.clear_caches()
-            start = clock()
-            jax.jit(step).trace(*arguments).lower().compile()
-            seconds[name].append(clock() - start)
+            seconds[name].append(compiled(jax.jit(step), arguments, clock)[1])
     none, flax, ours = (statistics.median(seconds[name]) for name in LAYERS)
     sides = {"shape": x.shape, "dtype": "float32", "rate": RATE, "key": "threefry2x32", "mode": f"{depth} dropouts"}
     sides |= {"ours": ("jdrop.linen", ours), "theirs": ("flax.linen", flax)}

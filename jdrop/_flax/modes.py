@@ -10,15 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdrop._checks import as_flag, as_known, is_concrete
+from jdrop._checks import as_known
 from jdrop.masks._rate import as_rate
 
 _EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
-
-
-def draws_at(rate, deterministic) -> bool:
-    """Whether a layer of the family needs a key: not at evaluation, nor at a rate that is known to be 0."""
-    return as_flag(deterministic) is not True and (rate is None or not is_concrete(rate) or bool(np.any(rate)))
 
 
 def logit(rate) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jdrop._checks import as_flag, check_choice, to_array
+from jdrop._checks import as_flag, check_choice, is_concrete, to_array
 from jdrop._types import Flag, Implementation, Save, Scaling
 from jdrop.masks._drop import dropped, scaled
 from jdrop.masks._mask import as_mask
@@ -93,6 +93,11 @@ def draws(rate, deterministic) -> bool:
     if as_flag(deterministic) is True:
         return False
     return is_random(as_rate(rate))
+
+
+def draws_at(rate, deterministic) -> bool:
+    """Whether noise needs a key: not at evaluation, nor at a rate that is known to be 0 (None stands for no rate)."""
+    return as_flag(deterministic) is not True and (rate is None or not is_concrete(rate) or bool(np.any(rate)))
 
 
 def drawn(key, shape, rate, deterministic, broadcast_dims=()):

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jdrop._checks import as_flag, at_least_float32, is_concrete, to_array
 from jdrop._keys import used_once
 from jdrop._types import Flag
-from jdrop.functional._dropout import as_input, check_dtype
+from jdrop.functional._dropout import as_input, check_dtype, draws_at
 from jdrop.masks._rate import as_rate
 from jdrop.masks._shape import fits
 
@@ -49,9 +49,11 @@ def gaussian_dropout(key: jax.Array | None, x: ArrayLike, rate: ArrayLike, deter
             "rate is 1, where the variance rate / (1 - rate) of the noise is infinite: write a rate below 1, or "
             "jdrop.dropout, which then drops everything."
         )
+    if not draws_at(rate, deterministic):
+        return x
     valid = (rate >= 0) & (rate < 1)
     std = jnp.sqrt(jnp.where(valid, rate, jnp.nan) / jnp.where(valid, 1 - rate, 1))
-    return _noisy(key, x, std, "rate", deterministic, not isinstance(rate, jax.Array) and not rate.any(), _multiplied)
+    return _noisy(key, x, std, "rate", deterministic, _multiplied)
 
 
 def gaussian_noise(key: jax.Array | None, x: ArrayLike, std: ArrayLike, deterministic: Flag = False) -> jax.Array:
@@ -87,9 +89,10 @@ def gaussian_noise(key: jax.Array | None, x: ArrayLike, std: ArrayLike, determin
         raise TypeError(f"std is {std!r}, but a number that is not negative is needed: write std=0.1.")
     if is_concrete(given) and not ((given >= 0) & (given < jnp.inf)).all():
         raise ValueError(f"std is {std}, but it must be finite and not negative: write std=0.1.")
-    nothing = is_concrete(given) and not given.any()
+    if not draws_at(given, deterministic):
+        return x
     given = jnp.asarray(given, jax.dtypes.canonicalize_dtype(at_least_float32(given.dtype)))
-    return _noisy(key, x, jnp.where(given >= 0, given, jnp.nan), "std", deterministic, nothing, _added)
+    return _noisy(key, x, jnp.where(given >= 0, given, jnp.nan), "std", deterministic, _added)
 
 
 def _multiplied(x, noise):
@@ -100,11 +103,9 @@ def _added(x, noise):
     return x + noise
 
 
-def _noisy(key, x, std, name, deterministic, nothing, function):
-    """`function(x, std * e)` in the precision of e, where there is noise at all."""
+def _noisy(key, x, std, name, deterministic, function):
+    """`function(x, std * e)` in the precision of e."""
     deterministic = as_flag(deterministic)
-    if deterministic is True or nothing:
-        return x
     check_dtype(x.dtype)
     if jnp.iscomplexobj(x):
         raise TypeError(

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jdrop._checks import as_flag, as_real, as_scalar, at_least_float32
 from jdrop._keys import as_typed_key, used_once
 from jdrop._types import Flag
-from jdrop.functional._dropout import as_input, check_dtype
+from jdrop.functional._dropout import as_input, check_dtype, draws_at
 from jdrop.masks._rate import as_rate
 from jdrop.masks._shape import fits
 
@@ -51,7 +51,7 @@ def concrete_dropout(
     """
     x, rate, deterministic = as_input(x, rate), as_rate(rate), as_flag(deterministic)
     temperature = as_scalar("temperature", temperature, lambda t: (t > 0) & (t < jnp.inf), "above 0", "temperature=0.1")
-    if deterministic is True or (not isinstance(rate, jax.Array) and not rate.any()):
+    if not draws_at(rate, deterministic):
         return x
     check_dtype(x.dtype)
     if jnp.iscomplexobj(x):

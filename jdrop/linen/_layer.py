@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 from jax.typing import ArrayLike
 
-from jdrop._flax.modes import draws_at
 from jdrop._types import Flag
+from jdrop.functional._dropout import draws_at
 from jdrop.linen._dropout import stream_key
 
 

@@ -6,8 +6,8 @@ import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jdrop._flax.modes import draws_at
 from jdrop._types import Flag
+from jdrop.functional._dropout import draws_at
 from jdrop.nnx._dropout import stream, stream_key
 
 
