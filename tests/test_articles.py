@@ -11,9 +11,10 @@ from commands import run
 from scipy import ndimage, stats
 
 import jdrop
-from experiments.articles import cost, ensemble, formulas, regularizers, systems
+from experiments.articles import cost, ensemble, formulas, regularizers
 from experiments.common import claims, images, networks
 from experiments.common.tables import Estimate
+from experiments.common.variants import Parts, train_variants
 
 RNG = np.random.default_rng(0)
 
@@ -142,17 +143,17 @@ def test_what_the_backward_pass_keeps_is_counted():
 def test_variants_of_a_seed_share_first_weights_masks_and_data():
     """So that a penalty of strength 0 makes no difference, and each network is that of its own options."""
     given = images.load_images(None)
-    data = systems.Parts(images.take(given.train, slice(64)), images.take(given.train, slice(0)), given.test)
+    data = Parts(images.take(given.train, slice(64)), images.take(given.train, slice(0)), given.test)
     setting = networks.Setting(networks.Dense(8), epochs=1, batch_size=32)
     keys = jax.random.split(jax.random.key(0), 2)
     variants = {"a": {"rate": 0.5, "l2": 0.0}, "b": {"rate": 0.5, "l2": 0.1}, "c": {"rate": 0.5, "l2": 0.0}}
     with jax.numpy_dtype_promotion("standard"):
-        found = systems.train_variants(setting, data, keys, variants)
+        found = train_variants(setting, data, keys, variants)
     assert found["a"].test.nll.shape == (2, len(given.test[1]))
     np.testing.assert_array_equal(found["a"].test.nll, found["c"].test.nll)
     assert not np.allclose(found["a"].test.nll, found["b"].test.nll)
     with jax.numpy_dtype_promotion("standard"):
-        alone = systems.train_variants(setting._replace(l2=0.1), data, keys, {"b": {"rate": 0.5}})["b"]
+        alone = train_variants(setting._replace(l2=0.1), data, keys, {"b": {"rate": 0.5}})["b"]
     np.testing.assert_allclose(alone.test.nll, found["b"].test.nll, rtol=1e-5)
     assert found["a"].validation is None
     assert not np.allclose(*found["a"].test.nll)

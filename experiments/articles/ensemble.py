@@ -7,11 +7,12 @@ import numpy as np
 import jdrop
 from experiments.articles.formulas import EPSILON, hidden
 from experiments.articles.overfitting import gains, gaps
-from experiments.articles.systems import nats, parts, percent, row, train_variants
+from experiments.articles.systems import parts, row
 from experiments.common.claims import Findings, below, by_both, claim, exactly, judge
 from experiments.common.images import take
 from experiments.common.networks import Outcome, of_network
 from experiments.common.tables import estimate, save_table
+from experiments.common.variants import nats, percent, train_variants
 
 PASSES, SCALING, UNITS, DEAD = (1, 2, 5, 10, 20, 50, 100, 200), "weight scaling", 12, 1e-6
 MEANS = {"arithmetic mean": lambda p: p.mean(0), "geometric mean": jdrop.mc.geometric_mean}

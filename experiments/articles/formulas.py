@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 import jdrop
-from experiments.articles.systems import evaluate, nats, parts, row, train_variants
+from experiments.articles.systems import parts, row
 from experiments.common.claims import Findings, above, below, by_both, claim, differs, exactly, judge
 from experiments.common.images import take
 from experiments.common.networks import Dense, of_network
+from experiments.common.variants import evaluate, nats, train_variants
 
 DROPPED = "Dense_1"  # the layer whose inputs are dropped
 ERRORS = [  # m is the mask, of which each element is 1 with probability 1 - p and else 0

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from experiments.articles.systems import Parts, nats, parts, percent, row, train_variants
+from experiments.articles.systems import parts, row
 from experiments.common.claims import Findings, above, below, by_both, errors, judge, paired, total
 from experiments.common.images import take
 from experiments.common.networks import NETWORKS
 from experiments.common.tables import save_table
+from experiments.common.variants import Parts, nats, percent, train_variants
 
 RATES = tuple(i / 10 for i in range(10))
 

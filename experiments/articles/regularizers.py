@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.articles.systems import Parts, nats, percent, train_variants
 from experiments.common.claims import Findings, below, by_both, judge
 from experiments.common.images import take
 from experiments.common.tables import save_table
+from experiments.common.variants import Parts, nats, percent, train_variants
 
 RATE = 0.5
 PLAIN = {"l1": 0.0, "l2": 0.0, "max_norm": np.inf}

@@ -28,7 +28,8 @@ class Images(NamedTuple):
 
 
 def load_mnist(folder) -> Images:
-    """MNIST from the four IDX files in a folder, gzipped or not."""
+    """MNIST from the four IDX files in a folder, or in its folder `mnist`, gzipped or not."""
+    folder = folder and subfolder(folder, "mnist")
     paths = [folder and find_idx(folder, name) for name in FILES]
     if None in paths:
         looked = "no folder was named" if folder is None else f"looked in {folder}"
@@ -45,6 +46,20 @@ def load_mnist(folder) -> Images:
     return Images(
         "MNIST", _prepare(images / np.float32(255), labels), _prepare(test_images / np.float32(255), test_labels)
     )
+
+
+def subfolder(folder, name):
+    """The folder of that name in a folder, if there is one, else the folder itself."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def load_notmnist(folder):
+    """The 10,000 letters A to J of notMNIST, as MNIST's test images, in the folder `notmnist`; None without it."""
+    path = folder and find_idx(folder / "notmnist", "t10k-images-idx3-ubyte")
+    if not path:
+        return None
+    images = read_idx(path, FILES["t10k-images-idx3-ubyte"])
+    return (images / np.float32(255))[..., None]
 
 
 def load_images(folder) -> Images:

@@ -55,6 +55,26 @@ def larger(a, b):
     return jnp.where(a < b, b, a)
 
 
+class Deep(nn.Module):
+    """Hidden layers of ReLU, with dropout after each, and on the inputs at a share of its rate."""
+
+    widths: tuple
+    input_share: float = 0.0
+    layer: Callable = jdrop.linen.Dropout
+
+    @nn.compact
+    def __call__(self, x, deterministic, rate=None):
+        rate = RATE if rate is None else rate
+        x = x.reshape(len(x), -1)
+        if self.input_share:
+            x = self.layer(RATE)(x, deterministic, rate=self.input_share * rate)
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+            self.sow("intermediates", "activities", x)
+            x = self.layer(RATE)(x, deterministic, rate=rate)
+        return nn.Dense(10)(x)
+
+
 class Setting(NamedTuple):
     """A network, and how it is trained, with Adam."""
 
@@ -63,6 +83,7 @@ class Setting(NamedTuple):
     batch_size: int
     validation: float = 0.0  # fraction of the training images, the last ones
     l2: float = 0.0
+    learning_rate: optax.ScalarOrSchedule = LEARNING_RATE
 
 
 NETWORKS = {
@@ -76,13 +97,16 @@ NETWORKS = {
 def make_loss(model, augment=None):
     """The loss of a train step, with the penalties and the rate of dropout that it is given."""
 
-    def loss_fn(params, batch, key, rate=None, l1=None, l2=None):
+    def loss_fn(params, batch, key, rate=None, l1=None, l2=None, kl=None):
         images, labels = batch
         rngs = None if key is None else {"dropout": key}
         if augment is not None and key is not None:
             images = augment(jdrop.fold_in(key, "augment"), images)
-        logits = model.apply({"params": params}, images, key is None, rate=rate, rngs=rngs)
+        mutable = ["intermediates"] if kl is not None else []
+        logits, seen = model.apply({"params": params}, images, key is None, rate=rate, rngs=rngs, mutable=mutable)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        if kl is not None:
+            loss += kl * sum(sparsity(activities) for activities in jax.tree.leaves(seen))
         for penalty, strength in ((jdrop.l1, l1), (jdrop.l2, l2)):
             loss += 0.0 if strength is None else penalty(params, strength)
         return loss, {"error": jnp.mean(logits.argmax(-1) != labels)}
@@ -90,15 +114,24 @@ def make_loss(model, augment=None):
     return loss_fn
 
 
+def sparsity(activities):
+    """The divergence of the units' mean activities from 0.1, as of the rates of Poisson processes, over units.
+
+    ReLUs are not bounded by 1, as the units of a Bernoulli's divergence are.
+    """
+    mean = activities.mean(0) + 1e-6
+    return jnp.sum(0.1 * jnp.log(0.1 / mean) - 0.1 + mean)
+
+
 def train(setting, data, keys, *, max_norm=None, validation=None, patience=None, augment=None, callbacks=(), **options):
     """The parameters of a network for each of the keys, all trained in one program, convolutional ones in turn.
 
-    `options` have a number a network: `rate`, `l1`, `l2` (else the setting's); so has `max_norm`. With `patience` the
-    parameters are those of the epoch with the lowest loss on `validation`.
+    `options` have a number a network: `rate`, `l1`, `l2` (else the setting's) and `kl`, the strength of `sparsity`; so
+    has `max_norm`. With `patience` the parameters are those of the epoch with the lowest loss on `validation`.
     """
     if setting.l2:
         options.setdefault("l2", jnp.full(len(keys), setting.l2))
-    tx = optax.adam(LEARNING_RATE)
+    tx = optax.adam(setting.learning_rate)
     if max_norm is not None:
         tx = optax.chain(tx, optax.inject_hyperparams(jdrop.max_norm)(limit=1.0))
     states = fresh_states(setting.model, data[0][:1], tx, keys, **options)

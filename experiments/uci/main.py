@@ -9,6 +9,7 @@ import numpy as np
 
 import jdrop
 from experiments import MissingFiles
+from experiments.common.images import subfolder
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
 from experiments.common.tables import Estimate, estimate, save_table
@@ -76,7 +77,7 @@ def run(args):
 
 
 def load(folder, name, splits) -> Data:
-    path = folder and folder / name
+    path = folder and subfolder(folder, "uci") / name
     if path is None or not (path / "data.txt").is_file():
         raise MissingFiles(
             f"the data set {name} is missing ({'no folder was named' if path is None else f'looked in {path}'}).\n"

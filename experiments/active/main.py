@@ -1,0 +1,163 @@
+"""The loop of rounds and its report."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jdrop
+from experiments.common.images import load_images, take
+from experiments.common.plotting import plt, save
+from experiments.common.provenance import made_by
+from experiments.common.tables import estimate, save_table
+
+NEEDS_DATA = True
+REPEATS, START, BATCH, ROUNDS, CANDIDATES, PASSES, CONFIGURATIONS = 3, 20, 10, 98, 500, 50, 1000
+SCORES = {
+    "BALD": jdrop.mc.uncertainty.mutual_information,
+    "variation ratio": jdrop.mc.uncertainty.variation_ratio,
+    "max entropy": jdrop.mc.uncertainty.predictive_entropy,
+    "mean std": jdrop.mc.acquisition.mean_std,
+}
+METHODS = (*SCORES, "BatchBALD", "random")
+PUBLISHED = {  # labels to an error of 10 and of 5 %
+    "BALD": (145, 335), "variation ratio": (120, 295), "max entropy": (165, 355), "mean std": (230, 695),
+    "random": (255, 835),
+}  # fmt: skip
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic):
+        for channels in (16, 32):
+            x = nn.relu(nn.Conv(channels, (5, 5), strides=2)(x))
+        x = jdrop.linen.Dropout(0.25)(x.reshape(len(x), -1), deterministic)
+        x = jdrop.linen.Dropout(0.5)(nn.relu(nn.Dense(128)(x)), deterministic)
+        return nn.Dense(10)(x)
+
+
+MODEL = Network()
+
+
+def add_options(parser):
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of ten labels each (default: %(default)s)")
+
+
+def run(args):
+    images = load_images(args.data_dir)
+    rounds, repeats, test = (1, 2, take(images.test, slice(300))) if args.quick else (args.rounds, REPEATS, images.test)
+    data = jax.tree.map(jnp.asarray, images.train)
+    root = jdrop.fold_in(jax.random.key(args.seed), "active")
+    keys = jax.vmap(lambda repeat: jdrop.fold_in(root, "repeat", repeat))(jnp.arange(repeats))
+    size = START + rounds * BATCH
+    first = jnp.stack([balanced(key, data[1]) for key in keys])
+    labelled = {method: jnp.zeros((repeats, size), jnp.int32).at[:, :START].set(first) for method in METHODS}
+    errors = {method: [] for method in METHODS}
+    counts = START + BATCH * np.arange(rounds + 1)
+    for number, count in enumerate(counts):
+        for method in METHODS:
+            of_round = jax.vmap(lambda key, number=number: jdrop.fold_in(key, "round", number))(keys)
+            found = one_round(method, of_round, labelled[method], count, data, test)
+            errors[method].append(100 * np.asarray(found["error"]))
+            if number < rounds:
+                labelled[method] = labelled[method].at[:, count : count + BATCH].set(found["picks"])
+        if number % 10 == 0:
+            shown = (f"{method} {errors[method][-1].mean():.1f} %" for method in METHODS)
+            print(f"{count} labels: {', '.join(shown)}", flush=True)
+
+    preface = f"{made_by()} {images.name}, {repeats} repeats; test error in %, ± is a standard error over repeats."
+    table = [
+        {"labels": int(count)} | {method: estimate(errors[method][i]) for method in METHODS}
+        for i, count in enumerate(counts)
+    ]
+    save_table(table, args.out, "active", preface)
+    print(save_table([labels_to(method, errors[method], counts) for method in METHODS], args.out, "labels", preface))
+    draw(args.out / "active.png", table)
+    print(f"wrote active.csv, active.md, labels.csv, labels.md and active.png in {args.out}")
+
+
+def balanced(key, labels):
+    """The rows of two images of each class, chosen at random."""
+    order = jax.random.permutation(jdrop.fold_in(key, "start"), len(labels))
+    return jnp.concatenate([order[labels[order] == label][: START // 10] for label in range(10)])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def one_round(method, keys, labelled, count, data, test):
+    """Of each repeat: trained on its first `count` labels, its test error, and the images to have labelled next."""
+
+    def of_repeat(args):
+        key, rows = args
+        params = fit(key, rows, count, data)
+        # Those that are labelled come last.
+        chance = jax.random.uniform(jdrop.fold_in(key, "candidates"), (len(data[1]),))
+        taken = jnp.where(jnp.arange(len(rows)) < count, rows, len(data[1]))
+        candidates = chance.at[taken].set(2, mode="drop").argsort()[:CANDIDATES]
+        picks = candidates[pick(method, key, params, data[0][candidates])]
+        wrong = MODEL.apply({"params": params}, test[0], True).argmax(-1) != test[1]
+        return {"error": wrong.mean(), "picks": picks}
+
+    return jax.lax.map(of_repeat, (keys, labelled))  # convolutions of a batch of networks are slow on a CPU
+
+
+def fit(key, rows, count, data):
+    tx = optax.adam(1e-3)
+
+    def loss_fn(params, key, x, y):
+        logits = MODEL.apply({"params": params}, x, False, rngs={"dropout": key})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def step(number, carry):
+        params, state = carry
+        of_step = jdrop.fold_in(key, "step", number)
+        batch = rows[jax.random.randint(jdrop.fold_in(of_step, "batch"), (64,), 0, count)]
+        gradients = jax.grad(loss_fn)(params, jdrop.fold_in(of_step, "dropout"), data[0][batch], data[1][batch])
+        updates, state = tx.update(gradients, state)
+        return optax.apply_updates(params, updates), state
+
+    params = MODEL.init(jdrop.fold_in(key, "init"), data[0][:1], True)["params"]
+    return jax.lax.fori_loop(0, 100 + count // 5, step, (params, tx.init(params)))[0]
+
+
+def pick(method, key, params, x):
+    """The rows of `x` to have labelled."""
+    acquisition = jdrop.mc.acquisition
+    if method == "random":
+        return acquisition.top_k(acquisition.random(jdrop.fold_in(key, method), len(x)), BATCH)
+    predict = jdrop.linen.predictor(MODEL, {"params": params})
+    together = method == "BatchBALD"
+    logits = jdrop.mc.samples(predict, jdrop.fold_in(key, "passes"), x, PASSES, consistent=together)
+    p = jax.nn.softmax(logits)
+    if together:
+        return acquisition.batch_bald(jdrop.fold_in(key, method), p, BATCH, CONFIGURATIONS)[0]
+    return acquisition.top_k(SCORES[method](p), BATCH)
+
+
+def labels_to(method, errors, counts) -> dict:
+    """The labels at which a method's error first reaches a bound, over repeats that all reach it."""
+    row = {"acquisition": method}
+    for bound, published in zip((10, 5), PUBLISHED.get(method, ("-", "-"))):
+        reached = np.stack(errors) <= bound
+        all_reach = reached.any(0).all()
+        row[f"labels to {bound} %"] = estimate(counts[reached.argmax(0)]) if all_reach else f"more than {counts[-1]}"
+        row[f"published, {bound} %"] = published
+    return row | {f"error % at {counts[-1]}": estimate(errors[-1])}
+
+
+def draw(path, table):
+    figure, axis = plt.subplots(figsize=(8.5, 5.5), layout="constrained")
+    counts = [row["labels"] for row in table]
+    for method in METHODS:
+        mean, error = np.array([row[method] for row in table]).T
+        line = axis.plot(counts, mean, label=method)[0]
+        axis.fill_between(counts, mean - error, mean + error, color=line.get_color(), alpha=0.2, lw=0)
+    for bound in (5, 10):
+        axis.axhline(bound, color="black", ls=":", lw=1)
+    axis.set(xlabel="labelled images", ylabel="test error, %", yscale="log")
+    axis.set_title("Active learning on MNIST; bands are standard errors over repeats")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    save(figure, path)
