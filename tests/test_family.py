@@ -602,6 +602,11 @@ def test_layers_are_the_functions_with_the_stream_s_key(name):
     same(linen.apply({}, x, rngs={"dropout": key(1)}, **given), function(k, x, strength, **options, **given))
     same(linen.apply({}, x, rng=key(7), **given), function(key(7), x, strength, **options, **given))
     same(Outer().apply({}, x, True), function(None, x, strength, True, **options, **given))
+    strength_name = "std" if name == "GaussianNoise" else "rate"
+    other = (
+        {strength_name: jnp.float32(0.125)} if name != "PatchDropout" else {strength_name: 0.5}
+    )  # its shape is static
+    same(linen.apply({}, x, rng=key(7), **given, **other), function(key(7), x, *other.values(), **options, **given))
     with pytest.raises(jdrop.linen.MissingStreamError, match=name):
         Outer().apply({}, x, False)
 
@@ -610,6 +615,7 @@ def test_layers_are_the_functions_with_the_stream_s_key(name):
     for _ in range(2):
         same(layer(x, **given), function(stream(), x, strength, **options, **given))
     same(layer(x, rngs=key(7), **given), function(key(7), x, strength, **options, **given))
+    same(layer(x, rngs=key(7), **given, **other), function(key(7), x, *other.values(), **options, **given))
     layer.eval()
     same(layer(x, **given), function(None, x, strength, True, **options, **given))
     with pytest.raises(ValueError, match=name):

@@ -2,12 +2,12 @@
 
     python -m experiments active --data-dir FOLDER
 
-A network of two 5x5 convolutions of stride 2 (16 and 32 channels), dropout 0.25, a dense layer of 128, dropout 0.5 and
-ten outputs starts from 20 labels, two of each digit. In each round it is trained anew on the labels it has (Adam 1e-3,
-batches of 64, 100 steps and one more for every five labels), scores 500 of the unlabelled images at random by 50 Monte
-Carlo passes, and gets the labels of the ten that score highest: by BALD, variation ratio, maximum entropy, the mean
-standard deviation, or at random; BatchBALD picks ten together, from passes whose masks all images share. Three repeats;
-those of a method share no labels, and the methods of a repeat start from the same ones.
+A network of two convolutions (5x5 with stride 3 to 16 channels, 3x3 with stride 2 to 32), dropout 0.25, a dense layer
+of 128, dropout 0.5 and ten outputs starts from 20 labels, two of each digit. In each round it is trained anew on the
+labels it has (Adam 1e-3, batches of 64, 300 steps and one more for every two labels), scores 500 of the unlabelled
+images at random by 50 Monte Carlo passes, and gets the labels of the ten that score highest: by BALD, variation ratio,
+maximum entropy, the mean standard deviation, or at random; BatchBALD picks ten together, from passes whose masks all
+images share. Three repeats, of which the methods start from the same labels; all networks of a round are one program.
 
 The tables have the test error by the number of labels, and the labels at which it first reaches 10 and 5 %, beside the
 published ones (of a larger network, pools scored whole, and a weight decay chosen on 100 more labels). Writes

@@ -32,7 +32,7 @@ class Masked(nn.Module):
 
     @nn.compact
     def __call__(self, x, deterministic, rate=None, index=None):
-        x = x.reshape(len(x), -1)
+        x, index = x.reshape(len(x), -1), 0 if deterministic and index is None else index
         for width in self.widths:
             x = jdrop.linen.Masksembles(MASKS)(nn.relu(nn.Dense(width)(x)), index)
         return nn.Dense(10)(x)

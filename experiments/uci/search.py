@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 import jdrop
 
-BATCH, LENGTH_SCALE, TAU_PASSES, BLOCK = 128, 1e-2, 1000, 50
+BATCH, LENGTH_SCALE, TAU_PASSES, BLOCK = 128, 1e-2, 1000, 300
 
 
 class Networks(NamedTuple):
@@ -83,8 +83,8 @@ def predict(networks, keys, x, y, rates, taus, passes):
             score = jdrop.mc.metrics.mixture_log_likelihood(outputs, targets, tau=taus)
             return {"mean": outputs.mean(0), "std": outputs.std(0), "log-likelihood": score}
 
-        blocks = -(-len(y) // BLOCK)  # of so many examples at once, or the passes would fill the memory
-        parts = [jnp.resize(values, (blocks, BLOCK, *values.shape[1:])) for values in (x, y)]
+        blocks = math.ceil(len(y) / BLOCK)  # of so many examples at once, or the passes would fill the memory
+        parts = [jnp.resize(values, (blocks, math.ceil(len(y) / blocks), *values.shape[1:])) for values in (x, y)]
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(y)], jax.lax.map(of_block, parts))
 
     return jax.lax.map(of_split, (networks, keys, jnp.float32(x), jnp.float32(y), rates, taus))
@@ -107,13 +107,16 @@ def draw_passes(networks, key, x, rates, count):
 
     def outputs(key, x):
         def of_network(params, rate):
-            inputs = jdrop.dropout(jdrop.fold_in(key, "inputs"), x, rate)
-            return apply(params, inputs.T, lambda h: jdrop.dropout(jdrop.fold_in(key, "hidden"), h, rate))
+            # Masks that all examples share are as well those of the weights, of which there are fewer.
+            inputs = jdrop.dropout(jdrop.fold_in(key, "inputs"), jnp.ones(x.shape[1]), rate)
+            hidden = jdrop.dropout(jdrop.fold_in(key, "hidden"), jnp.ones(params["last"].shape[1]), rate)
+            kept = {"first": params["first"] * jnp.append(inputs, 1), "last": params["last"] * hidden}
+            return apply(params | kept, x.T)
 
-        return jax.vmap(jax.vmap(of_network, (0, None), 1), (0, 0), 1)(params, rates)
+        return jax.vmap(jax.vmap(of_network, (0, None)))(params, rates)
 
-    drawn = jdrop.mc.samples(outputs, jdrop.fold_in(key, "passes"), (x - mean) / std, count, consistent=True)
-    return of_targets + scale * drawn
+    drawn = jdrop.mc.samples(outputs, jdrop.fold_in(key, "passes"), (x - mean) / std, count)
+    return of_targets + scale * jnp.moveaxis(drawn, -1, 1)
 
 
 def init(key, inputs, hidden):
@@ -127,7 +130,7 @@ def init(key, inputs, hidden):
     }
 
 
-def apply(params, x, drop):
+def apply(params, x, drop=lambda hidden: hidden):
     """Predictions, shape (n,), of inputs of shape (features, n), which have had their dropout."""
     one = jnp.ones((1, x.shape[1]))
     hidden = drop(jax.nn.relu(params["first"] @ jnp.concatenate([x, one])))

@@ -40,11 +40,13 @@ class Layer(Drawing):
           inputs: its `x`.
           deterministic: True at evaluation; a boolean, traced or not.
           rng: a key to use instead of the module's stream.
-          **given: what else the function takes with each input, by its names.
+          **given: what else the function takes with each input, by its names; a rate, traced or not, goes before the
+            module's own.
         """
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         options = {name: fields[name] for name in fields.keys() - {self._strength, *_OWN}}
-        rate = fields[self._strength]
+        rate = given.pop(self._strength, None)
+        rate = fields[self._strength] if rate is None else rate
         key, deterministic = self._draw(deterministic, rng, rate)
         return self._function(key, inputs, rate, deterministic, **options, **given)  # pyright: ignore
 

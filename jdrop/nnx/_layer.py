@@ -74,9 +74,11 @@ class Layer(Drawing):
           inputs: its `x`.
           deterministic: True at evaluation; goes before the module's own.
           rngs: a key, stream or Rngs to use instead of the module's stream.
-          **given: what else the function takes with each input, by its names.
+          **given: what else the function takes with each input, by its names; a rate, traced or not, goes before the
+            module's own.
         """
-        rate = getattr(self, self._strength)
+        rate = given.pop(self._strength, None)
+        rate = getattr(self, self._strength) if rate is None else rate
         deterministic = self.deterministic if deterministic is None else deterministic
         key = stream_key(self, rngs) if draws_at(rate, deterministic) else None
         return self._function(
