@@ -1,33 +1,48 @@
 """The loop over all experiments."""
 
-import importlib
-import subprocess
+import concurrent.futures
+import contextlib
+import multiprocessing
 import sys
 import time
+import traceback
 
+from experiments import MissingFiles
+from experiments.__main__ import call
 from experiments.common.headers import experiments
 from experiments.common.tables import save_table
 
 NEEDS_DATA = True
-MISSING = 3  # the exit status of an experiment whose data are missing
-OTHERS = ("all", "api")
+OTHERS = ("accelerators", "all", "api")
+RAN, LEFT_OUT, FAILED = "ran", "left out: its data are missing", "failed"
 
 
 def run(args):
     table = []
     for name in (name for name in experiments() if name not in OTHERS):
-        command = [sys.executable, "-m", "experiments", name, "--seed", str(args.seed), "--out", str(args.out / name)]
-        command += ["--quick"] if args.quick else []
-        command += ["--data-dir", str(args.data_dir)] if args.data_dir and needs_data(name) else []
+        folder = args.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--seed", str(args.seed), "--out", str(folder), *(["--quick"] if args.quick else [])]
         began = time.perf_counter()
-        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-        said = {0: "ran", MISSING: "left out: its data are missing"}.get(status, f"failed with {status}")
-        table.append({"experiment": name, "": said, "seconds": f"{time.perf_counter() - began:.0f}"})
-        print(f"{name}: {said}, {table[-1]['seconds']} s", flush=True)
-    save_table(table, args.out, "all")
-    print(f"wrote all.csv and all.md in {args.out}")
-    return int(any(row[""].startswith("failed") for row in table))
+        # A new process, for an experiment may change JAX's settings, and time needs a fresh start.
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            outcome = pool.submit(attempt, name, options, args.data_dir, folder / "log.txt").result()
+        table.append({"experiment": name, "outcome": outcome, "seconds": f"{time.perf_counter() - began:.0f}"})
+        print(" ".join(table[-1].values()), flush=True)
+    print(save_table(table, args.out, "all"))
+    print(f"wrote all.csv and all.md in {args.out}, and a folder for each experiment, with its output in log.txt")
+    return int(any(row["outcome"] == FAILED for row in table))
 
 
-def needs_data(name):
-    return getattr(importlib.import_module(f"experiments.{name}.main"), "NEEDS_DATA", False)
+def attempt(name, options, data_dir, log) -> str:
+    """Run an experiment, with what it prints in a file."""
+    sys.argv[1:] = [name, *options]
+    with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            return FAILED if call(name, options, data_dir) else RAN
+        except MissingFiles as error:
+            print(error)
+            return LEFT_OUT
+        except (Exception, SystemExit):
+            traceback.print_exc()
+            return FAILED
