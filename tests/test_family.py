@@ -376,6 +376,9 @@ def test_masksembles_is_an_ensemble_by_index():
     for i in range(8):
         equal(y[i], np.where(masks[i // 2], X[i], 0))
     each = jax.vmap(lambda m: jdrop.masksembles(X, masks, m))(jnp.arange(4))
+    beyond = jax.jit(jax.vmap(lambda m: jdrop.masksembles(X, masks, m)))(jnp.array([-1, 3, 4]))
+    assert jnp.isnan(beyond).all((1, 2, 3)).tolist() == [True, False, True]
+    equal(beyond[1], each[3])
     equal(each[2], np.where(masks[2], X, 0))
     shares = [int((masks[i] & masks[j]).sum()) for i in range(4) for j in range(i)]
     assert 0 < np.mean(shares) < int(masks[0].sum())

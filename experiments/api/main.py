@@ -95,7 +95,7 @@ def _summary(thing) -> str:
 
 
 def index() -> str:
-    """A section for each experiment: its header, where its results are, and its picture."""
+    """A section for each experiment: its header, where its results are, and its pictures."""
     parts = [
         "# Experiments",
         "",
@@ -112,11 +112,6 @@ def index() -> str:
             links = ", ".join(f"[{file}]({name}/results/{file})" for file in results if not file.endswith(".csv"))
             parts += ["", f"Results: {links}"]
         pictures = [file for file in results if file.endswith(".png")]
-        if pictures:
-            chosen = f"{name}.png" if f"{name}.png" in pictures else pictures[0]
-            parts += ["", f"![{_caption(first)}]({name}/results/{chosen})"]
+        for picture in pictures:
+            parts += ["", f"![{name}: {picture.removesuffix('.png')}]({name}/results/{picture})"]
     return "\n".join(parts) + "\n"
-
-
-def _caption(line) -> str:
-    return re.sub(r"[\[\]]", "", line)

@@ -27,7 +27,7 @@ SCORES = ("NLL", "ECE", "AUROC, noise")
 def run(args):
     images = load_images(args.data_dir)
     seeds, passes, data = (2, 10, take(images.train, slice(500))) if args.quick else (SEEDS, PASSES, images.train)
-    x, labels = take(images.test, slice(TEST))
+    x, labels = take(images.test, slice(300 if args.quick else TEST))
     root = jdrop.fold_in(jax.random.key(args.seed), "peers")
     noise = np.asarray(corrupted(jdrop.fold_in(root, "noise"), x))
     keys = jax.vmap(lambda seed: jdrop.fold_in(root, "network", seed))(jnp.arange(seeds))
@@ -37,7 +37,7 @@ def run(args):
         names = [name for name in MODULES if installed(name, network)]
         draws = {name: sampler(name, network, of_network(params, 0), passes) for name in names}
         batch = x[:BATCH]
-        seconds = measure({name: Case(draw, (0, batch)) for name, draw in draws.items()}, blocks=3 if args.quick else 9)
+        seconds = measure({name: Case(draw, (0, batch)) for name, draw in draws.items()}, blocks=1 if args.quick else 9)
         found = {name: [] for name in names}
         for name, seed in itertools.product(names, range(seeds)):
             draw = sampler(name, network, of_network(params, seed), passes)

@@ -7,10 +7,12 @@ images of the digit 1 are turned by 0 to 165 degrees, in twelve steps; the netwo
 deterministic one.
 
 The table has, for each angle, the spread of the softmax's input (the standard deviation over passes for the class that
-the mean prefers), the predictive entropy and the mutual information in nats, the highest probability of the mean and of
-the deterministic pass, and the share of images whose class the passes disagree about by more than a tenth. Expect the
-spread to grow with the rotation while the deterministic pass stays sure. Writes rotated.csv, rotated.md and
-rotated.png, which shows one of the images as the paper does. A minute on two cores.
+the mean prefers), how far the two highest classes are apart there (the mean of their difference over its standard
+deviation), the predictive entropy and the mutual information in nats, the highest probability of the mean and of the
+deterministic pass, and the share of images about whose class more than a tenth of the passes disagree. Expect the
+classes to overlap in the middle, and entropy and disagreement to grow with the rotation, while the deterministic pass
+is surer than the mean. Writes rotated.csv, rotated.md and rotated.png, which shows one of the images as the paper does.
+A minute on two cores.
 
 Paper: Gal & Ghahramani 2016, "Dropout as a Bayesian approximation", figure 4.
 """

@@ -35,8 +35,11 @@ def run(args):
         p = jax.nn.softmax(drawn)
         preferred = p.mean(0).argmax(-1)
         spread = np.take_along_axis(drawn.std(0), np.asarray(preferred)[:, None], 1)
+        highest = np.argsort(drawn.mean(0), -1)[:, -2:]
+        second, first = np.moveaxis(np.take_along_axis(drawn, highest[None], -1), -1, 0)
         table.append(
             {"angle, degrees": angle, "spread of the softmax input": estimate(spread)}
+            | {"distance of the two highest": estimate((first - second).mean(0) / (first - second).std(0))}
             | {"predictive entropy": estimate(UNCERTAINTY.predictive_entropy(p))}
             | {"mutual information": estimate(UNCERTAINTY.mutual_information(p))}
             | {"highest mean probability": estimate(p.mean(0).max(-1))}

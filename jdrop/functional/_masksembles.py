@@ -80,7 +80,7 @@ def masksembles(x: ArrayLike, masks: ArrayLike, index: ArrayLike | None = None) 
     Args:
       x: a floating-point or complex array of shape (batch, ..., channels).
       masks: those of `masksembles_masks`, boolean of shape (num_masks, channels).
-      index: the member, an integer in [0, num_masks), traced or not; None while training.
+      index: the member, an integer in [0, num_masks); None while training. A traced one out of range gives NaN.
 
     Returns:
       An array of the shape and dtype of `x`.
@@ -113,9 +113,11 @@ def masksembles(x: ArrayLike, masks: ArrayLike, index: ArrayLike | None = None) 
             )
         kept = jnp.repeat(masks, batch // count, 0, total_repeat_length=batch)
         kept = kept.reshape(batch, *(1,) * (x.ndim - 2), x.shape[-1])
-    else:
-        kept = masks[_as_index(index, count)]
-    return jnp.where(kept, x, jnp.zeros((), x.dtype))
+        return jnp.where(kept, x, jnp.zeros((), x.dtype))
+    index = _as_index(index, count)
+    y = jnp.where(masks[index], x, jnp.zeros((), x.dtype))
+    # JAX takes the nearest mask for a traced index out of range, which would pass unseen.
+    return y if is_concrete(index) else jnp.where((index >= 0) & (index < count), y, jnp.asarray(jnp.nan, x.dtype))
 
 
 def _as_index(index, count):
