@@ -129,6 +129,7 @@ def test_the_mask_and_the_probability_by_hand():
         assert (drawn == all_of).all()
 
 
+@pytest.mark.slow
 def test_a_language_model_s_block_scanned_and_rematerialised():
     """The backward pass draws the masks of the forward pass: the gradient is that of the program with jdrop's masks."""
     x = array((2, 8, 16))

@@ -177,6 +177,7 @@ def test_three_axes_are_one_sequence():
     np.testing.assert_array_equal(alone, attend(key(), q[None], k[None], v[None], 0.3, is_causal=True)[0])
 
 
+@pytest.mark.slow
 @some("block", [None, 16], 1)
 def test_rates_and_flags_traced_or_not(block):
     q, k, v, direction = arrays()

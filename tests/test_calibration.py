@@ -373,6 +373,7 @@ def test_bad_input_under_a_trace_gives_the_set_of_all_classes():
         assert jax.jit(sets)(p, jnp.nan).all()
 
 
+@pytest.mark.slow
 def test_a_rate_is_chosen_on_held_out_data():
     """Against a loop in NumPy over rates and samples; with networks of each rate, and without sampling."""
     rates, kernel = [0.1, 0.5, 0.8], 3 * array((6, 4))

@@ -104,6 +104,7 @@ def test_what_is_private_to_jax_is_in_one_place():
             assert not re.findall(private, path.read_text()), path
 
 
+@pytest.mark.slow
 def test_an_import_takes_no_extra():
     code = "import sys, jdrop; print(*{'sklearn', 'matplotlib', 'scipy.stats', 'tensorboardX'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

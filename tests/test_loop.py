@@ -97,6 +97,7 @@ def test_a_loss_is_traced_once_over_steps_epochs_and_rates(tmp_path, scan):
 TX = optax.sgd(0.1)
 
 
+@pytest.mark.slow
 @some("scan", [False, True], 1)
 def test_key_reuse_is_clean_through_a_whole_fit(tmp_path, scan):
     with jax.debug_key_reuse(True):

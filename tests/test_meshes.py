@@ -133,6 +133,7 @@ def test_seeds_lie_over_devices(shape, names, scan, tmp_path):
         alike((state, of_seed), train(make_state(seed), eval_fn=evaluate, patience=50, keep_best=True))
 
 
+@pytest.mark.slow
 @both
 def test_a_run_goes_on_on_another_mesh(scan, tmp_path):
     for epochs, shape in enumerate([None, (2, 4)], 3):

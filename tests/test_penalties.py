@@ -294,6 +294,7 @@ def train(tx, step=lambda step: step, states=lambda make: make(jax.random.key(0)
 OPTIMIZERS = {"momentum": lambda: optax.sgd(0.3, momentum=0.95), "adam": lambda: optax.adam(0.1)}
 
 
+@pytest.mark.slow
 @some("name", OPTIMIZERS, 0)
 def test_the_limit_holds_after_training(name):
     free = train(OPTIMIZERS[name]())

@@ -202,6 +202,7 @@ def test_a_dict_is_given_by_name_and_a_tuple_by_place(framework):
     np.testing.assert_array_equal(masked, np.where(MASK[:, None], by_place, 0.0))
 
 
+@pytest.mark.slow
 @FRAMEWORKS
 @some("consistent", [False, True], 0)
 def test_several_inputs_and_their_mask_ride_through_batches(framework, consistent):

@@ -32,6 +32,7 @@ def forward(params, x):
     return np.maximum(x @ first[:, :-1].T + first[:, -1], 0) @ last[0] + float(params["bias"][0])
 
 
+@pytest.mark.slow
 def test_uci_predictions_are_mixtures_over_passes():
     splits, count, features, hidden, passes = 2, 7, 3, 5, 6
     rates, taus = np.float32([0.1, 0.5]), np.float32([0.25, 2.0])
@@ -65,6 +66,7 @@ def test_uci_predictions_are_mixtures_over_passes():
                     np.testing.assert_allclose(found[name][split, :, i, j], values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # which optax's Adam needs
 @jax.enable_x64(True)  # for Adam's first steps enlarge what rounds off in small gradients
 def test_uci_networks_are_those_of_a_plain_loop():

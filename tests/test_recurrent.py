@@ -347,6 +347,7 @@ def nnx_cell(kind, p):
     return cell
 
 
+@pytest.mark.slow
 @some("kind", ["gru", "lstm", "residual"], 1)
 @some("fresh", [False, True], 0)
 def test_both_frameworks_agree(kind, fresh):

@@ -8,7 +8,7 @@ import time
 import traceback
 
 from experiments import MissingFiles
-from experiments.__main__ import call
+from experiments.common.command import call
 from experiments.common.headers import experiments
 from experiments.common.tables import save_table
 
