@@ -1,8 +1,7 @@
 """Each library's Monte Carlo dropout of the same weights."""
 
 import importlib.util
-import resource
-import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -98,10 +97,17 @@ def tensor(array):
 
 
 def memory(name, network, params, x, passes) -> float:
-    """MiB by which the largest size of this process grows with the first draw; called in a new process."""
+    """MiB that a draw takes at its peak beyond what this new process has then; needs Linux, elsewhere it is NaN."""
     draw = sampler(name, network, params, passes)
     np.asarray(draw(0, x[:1]))  # so that what a library loads is not counted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status, peak = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not peak.exists():
+        return float("nan")
+
+    def kibibytes(field):
+        return int(next(line for line in status.read_text().splitlines() if line.startswith(field)).split()[1])
+
+    peak.write_text("5")  # the peak starts anew; the one of `resource` begins with that of the process before
+    before = kibibytes("VmRSS")
     np.asarray(draw(0, x))
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return grown / (2**20 if sys.platform == "darwin" else 2**10)
+    return (kibibytes("VmHWM") - before) / 2**10

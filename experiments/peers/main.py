@@ -20,8 +20,12 @@ from experiments.common.timing import Case, measure
 from experiments.peers.libraries import JDROP, MODULES, NETWORKS, installed, memory, sampler
 
 NEEDS_DATA = True
-SEEDS, PASSES, BATCH, TEST = 5, 100, 256, 2000
+SEEDS, PASSES, BATCH, TEST = 5, 100, 256, 1024
 SCORES = ("NLL", "ECE", "AUROC, noise")
+
+
+def add_options(parser):
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="may be repeated (default: all)")
 
 
 def run(args):
@@ -32,7 +36,7 @@ def run(args):
     noise = np.asarray(corrupted(jdrop.fold_in(root, "noise"), x))
     keys = jax.vmap(lambda seed: jdrop.fold_in(root, "network", seed))(jnp.arange(seeds))
     table, scores = [], []
-    for network, model in NETWORKS.items():
+    for network, model in {name: NETWORKS[name] for name in args.network or NETWORKS}.items():
         params = jax.tree.map(np.asarray, train(Setting(model, 1 if args.quick else 2, 128), data, keys))
         names = [name for name in MODULES if installed(name, network)]
         draws = {name: sampler(name, network, of_network(params, 0), passes) for name in names}
