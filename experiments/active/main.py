@@ -56,6 +56,8 @@ def add_options(parser):
 
 def run(args):
     images = load_images(args.data_dir)
+    if images.train[0].shape[1] < 28:  # scikit-learn's digits of 8x8 pixels, too small for the network
+        images = images._replace(train=enlarged(images.train), test=enlarged(images.test))
     rounds, repeats = (1, 2) if args.quick else (args.rounds, REPEATS)
     test = take(images.test, slice(300 if args.quick else None))
     data = jax.tree.map(jnp.asarray, images.train)
@@ -89,6 +91,11 @@ def run(args):
     print(save_table([labels_to(method, errors[method], counts) for method in METHODS], args.out, "labels", preface))
     draw(args.out / "active.png", table)
     print(f"wrote active.csv, active.md, labels.csv, labels.md and active.png in {args.out}")
+
+
+def enlarged(data):
+    """Images whose pixels are each a square of three."""
+    return data[0].repeat(3, 1).repeat(3, 2), data[1]
 
 
 def balanced(key, labels):
