@@ -178,7 +178,7 @@ def test_uci_on_a_set_of_one_s_own(tmp_path):
     assert "bostonHousing is missing (looked in" in missing.stderr
 
 
-LEFT_OUT = ("co2", "uci")  # without a folder of data
+LEFT_OUT = ("co2", "mnist", "uci")  # without a folder of data
 
 
 @pytest.mark.slow
