@@ -606,9 +606,8 @@ def test_layers_are_the_functions_with_the_stream_s_key(name):
     same(linen.apply({}, x, rng=key(7), **given), function(key(7), x, strength, **options, **given))
     same(Outer().apply({}, x, True), function(None, x, strength, True, **options, **given))
     strength_name = "std" if name == "GaussianNoise" else "rate"
-    other = (
-        {strength_name: jnp.float32(0.125)} if name != "PatchDropout" else {strength_name: 0.5}
-    )  # its shape is static
+    # The rate of patches decides a shape, so it is no array.
+    other = {strength_name: 0.5 if name == "PatchDropout" else jnp.float32(0.125)}
     same(linen.apply({}, x, rng=key(7), **given, **other), function(key(7), x, *other.values(), **options, **given))
     with pytest.raises(jdrop.linen.MissingStreamError, match=name):
         Outer().apply({}, x, False)

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 
 import jdrop
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
+from experiments.common.networks import of_network
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
 from experiments.common.tables import estimate, save_table
@@ -62,7 +64,7 @@ def run(args):
     test = take(images.test, slice(300 if args.quick else None))
     data = jax.tree.map(jnp.asarray, images.train)
     root = jdrop.fold_in(jax.random.key(args.seed), "active")
-    keys = jax.vmap(lambda repeat: jdrop.fold_in(root, "repeat", repeat))(jnp.arange(repeats))
+    keys = network_keys(root, repeats, "repeat")
     size = START + rounds * BATCH
     first = jnp.stack([balanced(key, data[1]) for key in keys])
     labelled = jnp.zeros((len(METHODS), repeats, size), jnp.int32).at[:, :, :START].set(first)
@@ -74,7 +76,7 @@ def run(args):
         errors.append(100 * np.asarray(wrong))
         if number < rounds:
             for i, method in enumerate(METHODS):
-                of_method = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+                of_method = of_network(params, i)
                 picks = choose(method, of_round, of_method, labelled[i], count, data[0])
                 labelled = labelled.at[i, :, count : count + BATCH].set(picks)
         if number % 10 == 0:

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 import jdrop
 from experiments.common.digits import Network
 from experiments.common.fitting import fit_full_batches, fresh_states
+from experiments.common.networks import of_network
 from experiments.common.plotting import plt, save
 from experiments.common.tables import estimate, save_table
 
@@ -46,7 +47,7 @@ def run(args):
             key = jdrop.fold_in(keys[seed], "round", number)
             shuffled = np.asarray(jax.random.permutation(jdrop.fold_in(key, "candidates"), order[seed][:POOL]))
             candidates = shuffled[~np.isin(shuffled, chosen[method, seed])][:CANDIDATES]
-            of_method = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            of_method = of_network(params, i)
             picks = pick(method, key, of_method, data[0][candidates])
             chosen[method, seed] += list(candidates[np.asarray(picks)])
 

@@ -111,7 +111,6 @@ def index() -> str:
         if results:
             links = ", ".join(f"[{file}]({name}/results/{file})" for file in results if not file.endswith(".csv"))
             parts += ["", f"Results: {links}"]
-        pictures = [file for file in results if file.endswith(".png")]
-        for picture in pictures:
+        for picture in (file for file in results if file.endswith(".png")):
             parts += ["", f"![{name}: {picture.removesuffix('.png')}]({name}/results/{picture})"]
     return "\n".join(parts) + "\n"

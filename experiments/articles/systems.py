@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-import jdrop
+from experiments.common.fitting import network_keys
 from experiments.common.images import Images, take
 from experiments.common.networks import NETWORKS
 from experiments.common.variants import Parts, nats, percent
@@ -23,7 +22,7 @@ class Run(NamedTuple):
 
     def keys(self, *path):
         """A key for each seed."""
-        return jax.vmap(lambda seed: jdrop.fold_in(self.root, *path, seed))(jnp.arange(self.seeds))
+        return network_keys(self.root, self.seeds, *path)
 
     @property
     def inputs(self):

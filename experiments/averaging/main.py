@@ -7,6 +7,7 @@ import optax
 
 import jdrop
 from experiments.common.claims import differs, errors
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import LEARNING_RATE, RATE, Deep, Outcome, Setting, of_network
 from experiments.common.plotting import plt, save
@@ -23,7 +24,7 @@ def run(args):
     images = load_images(args.data_dir)
     seeds, updates, counts = (2, 60, COUNTS[:4]) if args.quick else (5, 6000, COUNTS)
     root = jax.random.key(args.seed)
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "averaging", seed))(jnp.arange(seeds))
+    keys = network_keys(root, seeds, "averaging")
     epochs = -(-updates * BATCH // len(images.train[1]))
     model = Deep((256, 256), 0.4)
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, updates)

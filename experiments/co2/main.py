@@ -13,8 +13,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 import jdrop
 from experiments import MissingFiles
-from experiments.common.fitting import fit_full_batches, fresh_states
+from experiments.common.fitting import fit_full_batches, fresh_states, network_keys
 from experiments.common.images import subfolder
+from experiments.common.networks import of_network
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
 from experiments.common.tables import Estimate, estimate, save_table
@@ -43,7 +44,7 @@ def run(args):
     seeds, steps, width, passes = (2, 20, 64, 20) if args.quick else (3, 3000, WIDTH, PASSES)
     grid = np.concatenate([x, beyond]).astype(np.float32)
     root = jax.random.key(args.seed)
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "co2", seed))(jnp.arange(seeds))
+    keys = network_keys(root, seeds, "co2")
     functions = {
         f"dropout, {name}": networks(keys, Network(activation, width), x, y, grid, steps, passes)
         for name, activation in (("ReLU", nn.relu), ("tanh", jnp.tanh))
@@ -96,7 +97,7 @@ def networks(keys, model, x, y, grid, steps, passes):
     params = fit_full_batches(fresh_states(model, x[:1], tx, keys), step, len(x), steps)
     drawn = []
     for i, key in enumerate(keys):
-        predict = jdrop.linen.predictor(model, {"params": jax.tree.map(lambda leaf, i=i: leaf[i], params)})
+        predict = jdrop.linen.predictor(model, {"params": of_network(params, i)})
         drawn.append(jdrop.mc.samples(predict, jdrop.fold_in(key, "passes"), grid, passes, consistent=True)[..., 0])
     return np.stack(drawn)
 

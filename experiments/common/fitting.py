@@ -1,9 +1,15 @@
 """Networks that are trained together, as one program."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jdrop
+
+
+def network_keys(root, count, *path):
+    """A key for each of so many networks, by what they are for and their number."""
+    return jax.vmap(lambda number: jdrop.fold_in(root, *path, number))(jnp.arange(count))
 
 
 def fresh_states(model, x, tx, keys, /, **collections):

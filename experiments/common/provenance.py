@@ -13,9 +13,9 @@ BEGAN = time.perf_counter()
 FOLDERS = ("--data-dir", "--out")
 
 
-def made_by(libraries=("jax", "flax")) -> str:
+def made_by() -> str:
     """One line for the top of a table."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax"))
     return (
         f"Made by `python -m experiments {command(sys.argv[1:])}` at commit {commit()}, with Python "
         f"{platform.python_version()}, {versions}, on {os.cpu_count()} cores of {processor()}, in "

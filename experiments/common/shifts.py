@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.ndimage import rotate
 from sklearn.datasets import load_sample_images
 
 import jdrop
@@ -11,6 +12,11 @@ import jdrop
 def against(inside, outside):
     """The uncertainties of both, and which are to be detected: those outside."""
     return np.concatenate([inside, outside]), np.arange(len(inside) + len(outside)) >= len(inside)
+
+
+def turned(images, degrees):
+    """Images of shape (n, height, width, ...), turned about their middle, with zeros from outside."""
+    return rotate(images, degrees, (1, 2), reshape=False, order=1)
 
 
 def corrupted(key, images, share=0.5):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 import jdrop
+from experiments.common.fitting import network_keys
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
 from experiments.common.tables import estimate, save_table
@@ -22,7 +23,7 @@ def run(args):
     root = jax.random.key(args.seed)
     table = []
     for count in COUNTS[::4] if args.quick else COUNTS:
-        keys = jax.vmap(lambda seed, count=count: jdrop.fold_in(root, "concrete", count, seed))(jnp.arange(seeds))
+        keys = network_keys(root, seeds, "concrete", count)
         found = jax.vmap(functools.partial(of_repeat, count=count, steps=steps, width=width))(keys)
         found |= {"mean hidden rate": sum(found[f"rate, hidden {i}"] for i in (1, 2, 3)) / 3}
         table.append(

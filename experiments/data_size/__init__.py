@@ -3,8 +3,9 @@
     python -m experiments data_size --data-dir FOLDER
 
 A 784-256-256-10 network with ReLU, without dropout and with rate 0.5 in the hidden layers and 0.2 on the inputs, learns
-from the first images of MNIST by 5,000 updates of 100 images (Adam, a cosine from 1e-3 to 0). Five seeds of both are
-one program; in a pair first weights, batches and masks are those of one key.
+from the first images of MNIST by 5,000 updates of 100 images, in whole epochs, so that all 60,000 have 4,800 (Adam, a
+cosine from 1e-3 to 0 at 5,000). Five seeds of both are one program; in a pair first weights, batches and masks are
+those of one key.
 
 The table has the test errors, and the gain: the error without less that with dropout, of the same seeds, with its
 standard error over seeds and test images and a verdict by its 95 % interval. Expect a gain that grows with the images

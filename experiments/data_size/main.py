@@ -1,11 +1,10 @@
 """The comparison and its report."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
-import jdrop
 from experiments.common.claims import CONFIRMED, above, below, errors
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import LEARNING_RATE, RATE, Deep, Setting
 from experiments.common.plotting import plt, save
@@ -20,7 +19,7 @@ SIZES, BATCH, UPDATES, WIDTHS = (100, 500, 1000, 5000, 10_000, 60_000), 100, 500
 def run(args):
     images = load_images(args.data_dir)
     seeds, updates, widths = (2, 100, (64, 64)) if args.quick else (5, UPDATES, WIDTHS)
-    keys = jax.vmap(lambda seed: jdrop.fold_in(jax.random.key(args.seed), "data_size", seed))(jnp.arange(seeds))
+    keys = network_keys(jax.random.key(args.seed), seeds, "data_size")
     none = take(images.train, slice(0))
     table = []
     for size in dict.fromkeys(min(size, len(images.train[1])) for size in SIZES[: 2 if args.quick else None]):

@@ -5,15 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.ndimage import rotate
 
 import jdrop
 from experiments.common.claims import above, interval
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, load_notmnist, take
 from experiments.common.networks import LEARNING_RATE, RATE, Deep, Setting, of_network, train
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
-from experiments.common.shifts import against, corrupted
+from experiments.common.shifts import against, corrupted, turned
 from experiments.common.tables import estimate, save_table
 
 NEEDS_DATA = True
@@ -42,7 +42,7 @@ def run(args):
     images = load_images(args.data_dir)
     full = REPEATS, 10, (256, 256), PASSES, None
     repeats, epochs, widths, passes, count = (2, 1, (32, 32), 10, 1536) if args.quick else full
-    data, test = take(images.train, slice(count and count // BATCH * BATCH)), take(images.test, slice(count))
+    data, test = take(images.train, slice(count)), take(images.test, slice(count))
     root = jdrop.fold_in(jax.random.key(args.seed), "ood")
     setting = Setting(
         Deep(widths), epochs, BATCH,
@@ -51,7 +51,7 @@ def run(args):
     inputs = {"test": test[0]} | shifted(root, test[0], args.data_dir and load_notmnist(args.data_dir))
     # Networks without dropout first, the members of each repeat's ensemble side by side, then those with it.
     plain = repeats * MEMBERS
-    keys = jax.vmap(lambda i: jdrop.fold_in(root, "network", i))(jnp.arange(plain + repeats))
+    keys = network_keys(root, plain + repeats, "network")
     params = train(setting, data, keys, rate=jnp.where(jnp.arange(plain + repeats) < plain, 0.0, RATE))
     masked = train(setting._replace(model=Masked(widths)), divisible(data), keys[plain:])
 
@@ -86,7 +86,7 @@ def divisible(data):
 
 
 def shifted(key, images, letters):
-    found = {f"turned {a}°": np.clip(rotate(images, a, (1, 2), reshape=False, order=1), 0, 1) for a in (30, 60)}
+    found = {f"turned {a}°": turned(images, a) for a in (30, 60)}
     found["50 % noise"] = np.asarray(corrupted(jdrop.fold_in(key, "shift"), images))
     return found if letters is None or letters.shape[1:] != images.shape[1:] else found | {"notMNIST": letters}
 

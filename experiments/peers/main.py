@@ -5,11 +5,11 @@ import itertools
 import multiprocessing
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jdrop
 from experiments.common.claims import differs
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import Setting, of_network, train
 from experiments.common.plotting import plt, save
@@ -34,7 +34,7 @@ def run(args):
     x, labels = take(images.test, slice(300 if args.quick else TEST))
     root = jdrop.fold_in(jax.random.key(args.seed), "peers")
     noise = np.asarray(corrupted(jdrop.fold_in(root, "noise"), x))
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "network", seed))(jnp.arange(seeds))
+    keys = network_keys(root, seeds, "network")
     table, scores = [], []
     for network, model in {name: NETWORKS[name] for name in args.network or NETWORKS}.items():
         params = jax.tree.map(np.asarray, train(Setting(model, 1 if args.quick else 2, 128), data, keys))

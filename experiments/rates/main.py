@@ -1,10 +1,9 @@
 """The comparison and its report."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
-import jdrop
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import LEARNING_RATE, Deep, Setting
 from experiments.common.plotting import plt, save
@@ -22,7 +21,7 @@ def run(args):
     images = load_images(args.data_dir)
     seeds, updates, size, rates = (2, 60, 1000, RATES[::5]) if args.quick else (5, 3000, 10_000, RATES)
     size = min(size, len(images.train[1]))
-    keys = jax.vmap(lambda seed: jdrop.fold_in(jax.random.key(args.seed), "rates", seed))(jnp.arange(seeds))
+    keys = network_keys(jax.random.key(args.seed), seeds, "rates")
     data = Parts(take(images.train, slice(size)), take(images.train, slice(0)), images.test)
 
     def fit(width, rates):

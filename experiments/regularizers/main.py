@@ -3,12 +3,12 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jdrop
 from experiments.common.claims import below, errors, interval
+from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import LEARNING_RATE, RATE, Deep, Setting
 from experiments.common.plotting import plt, save
@@ -52,14 +52,14 @@ def run(args):
         for name, (options, option, strengths, _) in ROWS.items()
         for strength in strengths
     }
-    found = fit(keys(root, "strengths", 1), tried, widths=WIDTHS, epochs=-(-epochs // 3))
+    found = fit(network_keys(root, 1, "strengths"), tried, widths=WIDTHS, epochs=-(-epochs // 3))
     wrong = {key: float(100 * network.validation.wrong.mean()) for key, network in found.items()}
     chosen = {name: min(strengths, key=lambda s: wrong[name, s]) for name, (*_, strengths, _) in ROWS.items()}
     rows = {name: tried[name, strength] for name, strength in chosen.items()}
-    found = fit(keys(root, "rows", seeds), rows, widths=WIDTHS, epochs=epochs)
+    found = fit(network_keys(root, seeds, "rows"), rows, widths=WIDTHS, epochs=epochs)
     limit = {"rate": RATE, "max_norm": chosen["dropout + max-norm"]}
     for name, (layer, _) in NOISES.items():
-        found |= fit(keys(root, "noise", seeds), {name: limit}, widths=PAIR, epochs=epochs, layer=layer)
+        found |= fit(network_keys(root, seeds, "noise"), {name: limit}, widths=PAIR, epochs=epochs, layer=layer)
 
     published = {name: row[-1] for name, row in (ROWS | NOISES).items()}
     table = [
@@ -87,10 +87,6 @@ def run(args):
     print(f"wrote regularizers, order and strengths as CSV and Markdown, and regularizers.png in {args.out}")
 
 
-def keys(root, name, seeds):
-    return jax.vmap(lambda seed: jdrop.fold_in(root, name, seed))(jnp.arange(seeds))
-
-
 def fit_variants(data, keys, variants, *, widths, epochs, divide, layer=jdrop.linen.Dropout):
     """The variants' networks of every seed."""
     steps = epochs * -(-len(data.train[1]) // BATCH)
@@ -105,16 +101,15 @@ def fit_variants(data, keys, variants, *, widths, epochs, divide, layer=jdrop.li
 
 def order(found, seeds):
     """Each row against the next one, as published."""
-    pairs = [*zip(list(ROWS), list(ROWS)[1:]), tuple(NOISES)]
-    return [
-        {
-            "claim": f"{better} < {worse}",
-            "difference of test errors": errors(found[better].test, found[worse].test),
-            "95 % interval": "{:.3f} to {:.3f}".format(*interval(errors(found[better].test, found[worse].test), seeds)),
-            "verdict": below(errors(found[better].test, found[worse].test), seeds),
-        }
-        for worse, better in pairs
-    ]
+    rows = []
+    for worse, better in [*zip(list(ROWS), list(ROWS)[1:]), tuple(NOISES)]:
+        difference = errors(found[better].test, found[worse].test)
+        rows.append(
+            {"claim": f"{better} < {worse}", "difference of test errors": difference}
+            | {"95 % interval": "{:.3f} to {:.3f}".format(*interval(difference, seeds))}
+            | {"verdict": below(difference, seeds)}
+        )
+    return rows
 
 
 def draw(path, table):

@@ -2,13 +2,13 @@
 
 import jax
 import numpy as np
-from scipy.ndimage import rotate
 
 import jdrop
 from experiments.common.images import load_images, take
 from experiments.common.networks import NETWORKS, of_network, train
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
+from experiments.common.shifts import turned
 from experiments.common.tables import estimate, save_table
 
 NEEDS_DATA = True
@@ -26,9 +26,9 @@ def run(args):
     params = of_network(train(setting, data, root[None]), 0)
     predict = jdrop.linen.predictor(setting.model, {"params": params})
     x = np.asarray(images.test[0][images.test[1] == DIGIT][:ones])
-    turned = [np.clip(rotate(x, angle, (1, 2), reshape=False, order=1), 0, 1) for angle in ANGLES]
-    logits = [jdrop.mc.samples(predict, jdrop.fold_in(root, i), images, passes) for i, images in enumerate(turned)]
-    single = [jax.nn.softmax(setting.model.apply({"params": params}, images, True)) for images in turned]
+    views = [turned(x, angle) for angle in ANGLES]
+    logits = [jdrop.mc.samples(predict, jdrop.fold_in(root, i), images, passes) for i, images in enumerate(views)]
+    single = [jax.nn.softmax(setting.model.apply({"params": params}, images, True)) for images in views]
 
     table = []
     for angle, drawn, alone in zip(ANGLES, map(np.asarray, logits), single):
@@ -49,12 +49,12 @@ def run(args):
         )
     preface = f"{made_by()} {images.name}, {passes} passes of {len(x)} images; ± is a standard error over images."
     print(save_table(table, args.out, "rotated", preface))
-    first = [of_angle[0, ..., 0] for of_angle in turned], [np.asarray(each[:, 0]) for each in logits]
+    first = [of_angle[0, ..., 0] for of_angle in views], [np.asarray(each[:, 0]) for each in logits]
     draw(args.out / "rotated.png", *first)
     print(f"wrote rotated.csv, rotated.md and rotated.png in {args.out}")
 
 
-def draw(path, turned, logits):
+def draw(path, views, logits):
     """Softmax input and output of one image at each angle, for the classes that are preferred at some angle."""
     means = np.stack([np.asarray(jax.nn.softmax(each).mean(0)) for each in logits])
     classes = np.argsort(-means.max(0))[:3]
@@ -70,7 +70,7 @@ def draw(path, turned, logits):
         axis.set(xlabel="rotation, degrees", ylabel=f"softmax {label}", xticks=ANGLES)
         axis.grid(alpha=0.3)
     axes[0].legend()
-    for axis, image in zip(bottom.subplots(1, len(turned)), turned):
+    for axis, image in zip(bottom.subplots(1, len(views)), views):
         axis.imshow(image, cmap="gray_r")
         axis.set_axis_off()
     figure.suptitle('A "1" as it is turned: each mark is a pass of Monte Carlo dropout')

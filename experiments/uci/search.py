@@ -12,6 +12,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 import jdrop
+from experiments.common.fitting import network_keys
 
 BATCH, LENGTH_SCALE, TAU_PASSES, BLOCK = 128, 1e-2, 1000, 300
 
@@ -31,7 +32,7 @@ def search(key, train_data, test_data, rates, taus, *, hidden, epochs, passes) -
     kept = int(0.8 * examples)
     held_out = x[:, kept:], y[:, kept:]
     fit = functools.partial(fit_networks, hidden=hidden, epochs=epochs)
-    keys = jax.vmap(lambda split: jdrop.fold_in(key, "split", split))(jnp.arange(splits))
+    keys = network_keys(key, splits, "split")
     grid = jnp.tile(jnp.float32(rates), (splits, 1)), jnp.tile(jnp.float32(taus), (splits, 1))
 
     networks = fit(keys, x[:, :kept], y[:, :kept], *grid)

@@ -7,12 +7,12 @@ import operator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.ndimage import rotate
 from sklearn.datasets import load_digits
 
 import jdrop
 from experiments.common.digits import RATE, TRAIN, Network, train
-from experiments.common.shifts import against, corrupted, photographs
+from experiments.common.fitting import network_keys
+from experiments.common.shifts import against, corrupted, photographs, turned
 from experiments.common.tables import estimate, save_table
 
 SEEDS, VALIDATION = 5, 500
@@ -49,7 +49,7 @@ def classify(root, out, quick):
     count, epochs, passes = (2, 5, 10) if quick else (SEEDS, 150, 100)
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "classification", seed))(jnp.arange(count))
+    keys = network_keys(root, count, "classification")
     order, params, _ = train(keys, jnp.full(count, RATE), images, labels, epochs, {})
     seeds = []
     for seed, key in enumerate(keys):
@@ -70,8 +70,8 @@ def classify(root, out, quick):
 def shifted(key, images):
     """The images rotated, and with some of their pixels replaced by uniform noise."""
     square = images.reshape(-1, 8, 8)
-    turned = {f"rotated {a}°": rotate(square, a, (1, 2), reshape=False, order=1).reshape(-1, 64) for a in ANGLES}
-    return turned | {f"{rate:.0%} noise".replace("%", " %"): corrupted(key, images, rate) for rate in NOISE}
+    rotated = {f"rotated {a}°": turned(square, a).reshape(-1, 64) for a in ANGLES}
+    return rotated | {f"{rate:.0%} noise".replace("%", " %"): corrupted(key, images, rate) for rate in NOISE}
 
 
 def evaluate(key, params, inputs, validation_labels, labels, passes):

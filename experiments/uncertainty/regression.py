@@ -10,7 +10,7 @@ import optax
 from sklearn.datasets import load_diabetes
 
 import jdrop
-from experiments.common.fitting import fit_full_batches, fresh_states
+from experiments.common.fitting import fit_full_batches, fresh_states, network_keys
 from experiments.common.plotting import plt, save
 from experiments.common.tables import estimate, save_table
 
@@ -39,7 +39,7 @@ class Network(nn.Module):
 def regression(root, out, quick):
     steps, passes = (10, 50) if quick else (STEPS, 1000)
     x, y = map(jnp.float32, load_diabetes(return_X_y=True, scaled=False))
-    keys = jax.vmap(lambda seed: jdrop.fold_in(root, "regression", seed))(jnp.arange(SEEDS))
+    keys = network_keys(root, SEEDS, "regression")
     x, y = jax.vmap(split, (0, None, None))(keys, x, y)
     params = fit(keys, x[0], y[0], steps)
     tables, figures = jax.lax.map(lambda of_seed: evaluate(*of_seed, passes), (keys, params, x, y))
