@@ -701,3 +701,84 @@ def test_layers_of_masksembles():
     assert (jdrop.linen.Masksembles(4, seed=1).apply({}, X, 0) != each[0]).any()
     model = jdrop.nnx.Masksembles(16, rngs=nnx.Rngs(0))
     equal(model(X, 1), jdrop.masksembles(X, model.masks[...], 1))
+
+
+def test_layers_that_drop_another_s_weights():
+    layer = jdrop.linen.DropConnect(nn.Dense(5), 0.5, deterministic=False)
+    y, variables = layer.init_with_output({"params": key(0), "dropout": key(3)}, X)
+    whole = variables["params"]["layer"]
+    assert (whole["kernel"] != 0).all()
+    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
+    assert (y != dense(whole)).any()
+    left = jdrop.drop_connect(key(1), whole, 0.5)
+    close(layer.apply(variables, X, rng=key(1)), dense(left), rtol=1e-5, atol=1e-5)
+    close(layer.clone(deterministic=True).apply(variables, X), dense(whole), rtol=1e-5, atol=1e-5)
+    slope = jax.grad(lambda v: layer.apply(v, X, rng=key(1)).sum())(variables)["params"]["layer"]["kernel"]
+    equal(slope == 0, left["kernel"] == 0)
+    predict = jdrop.linen.predictor(layer.clone(deterministic=True), variables)
+    assert (jdrop.mc_dropout(predict, key(1), X, 20).variance > 0).all()
+
+    model = jdrop.nnx.DropConnect(nnx.Linear(16, 5, rngs=nnx.Rngs(0)), 0.5, scaling="classic", rngs=nnx.Rngs(1))
+    whole = {"kernel": model.layer.kernel[...], "bias": model.layer.bias[...]}
+    left = jdrop.drop_connect(key(1), whole, 0.5, scaling="classic")
+    close(nnx.jit(lambda model: model(X, rngs=key(1)))(model), dense(left), rtol=1e-5, atol=1e-5)
+    equal(model.layer.kernel[...], whole["kernel"])
+    assert (model(X) != model(X)).any()
+    slope = nnx.grad(lambda model: model(X, rngs=key(1)).sum())(model)["layer"]["kernel"][...]
+    equal(slope == 0, left["kernel"] == 0)
+    assert (jdrop.mc_dropout(jdrop.nnx.predictor(model), key(1), X, 20).variance > 0).all()
+    model.eval()
+    close(model(X), 0.5 * (X @ whole["kernel"]) + whole["bias"], rtol=1e-5, atol=1e-5)
+    # What else a layer has stays its own, such as the statistics of batches.
+    rngs = nnx.Rngs(0)
+    both = nnx.Sequential(nnx.Linear(16, 5, rngs=rngs), nnx.BatchNorm(5, momentum=0.0, rngs=rngs))
+    jdrop.nnx.DropConnect(both, 1.0, rngs=rngs)(X)
+    close(both.layers[1].mean[...], both.layers[0].bias[...])
+    with pytest.raises(ValueError, match="kernels_only=False"):
+        jdrop.nnx.DropConnect(both.layers[1], 0.5, rngs=rngs)(X)
+    everything = jdrop.nnx.DropConnect(both.layers[0], 1.0, kernels_only=False, rngs=rngs)(X)
+    assert not everything.any()
+
+
+def test_layers_of_several_samples():
+    layer = jdrop.linen.MultiSampleDropout(nn.Sequential([nn.Dense(5), nn.Dropout(0.5, deterministic=False)]), 0.5, 3)
+    streams = {"params": key(0), "dropout": key(3)}
+    y, variables = layer.init_with_output(streams, X, deterministic=False)
+    assert y.shape == (3, 8, 12, 5)
+    assert ((y[0] == 0) != (y[1] == 0)).any()  # what the head draws is not shared
+    layer = jdrop.linen.MultiSampleDropout(nn.Dense(5), 0.5, num_samples=3, deterministic=False)
+    variables = layer.init({"params": key(0), "dropout": key(3)}, X)
+    weights = variables["params"]["head"]
+    head = lambda x: x @ weights["kernel"] + weights["bias"]
+    wanted = jdrop.multi_sample_dropout(key(1), X, 0.5, head=head, num_samples=3)
+    close(layer.apply(variables, X, rng=key(1)), wanted, rtol=1e-5, atol=1e-5)
+    close(layer.clone(deterministic=True).apply(variables, X), head(X)[None], rtol=1e-5, atol=1e-5)
+
+    model = jdrop.nnx.MultiSampleDropout(nnx.Linear(16, 5, rngs=nnx.Rngs(0)), 0.5, num_samples=3, rngs=nnx.Rngs(1))
+    wanted = jdrop.multi_sample_dropout(key(1), X, 0.5, head=model.head, num_samples=3)
+    close(nnx.jit(lambda model: model(X, rngs=key(1)))(model), wanted, rtol=1e-5, atol=1e-5)
+    model.eval()
+    close(model(X), model.head(X)[None], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="num_samples"):
+        jdrop.nnx.MultiSampleDropout(model.head, 0.5, num_samples=0, rngs=nnx.Rngs(1))(X)
+
+
+@pytest.mark.parametrize("spatial", [(7,), (5, 4), (3, 4, 2)])
+def test_channels_are_dropped_as_by_pytorch(spatial):
+    """On PyTorch's mask: both multiply all of a channel of an example by one number, 0 or that of the scaling."""
+    torch = pytest.importorskip("torch")
+    theirs = getattr(torch.nn, f"Dropout{len(spatial)}d")(0.3)
+    x = np.asarray(array((16, 32, *spatial)))
+    noise = []
+    for values in (np.ones_like(x), x):
+        torch.manual_seed(5)
+        noise.append(theirs(torch.tensor(values)).numpy())
+    their_noise, their_y = noise
+    ones, y = (np.asarray(jdrop.channel_dropout(key(1), v, 0.3, channel_axis=1)) for v in (jnp.ones(x.shape), x))
+    for each, result in ((their_noise, their_y), (ones, y)):
+        channel = each.reshape(16, 32, -1)[..., 0]
+        np.testing.assert_array_equal(each, np.broadcast_to(channel.reshape(16, 32, *[1] * len(spatial)), x.shape))
+        np.testing.assert_allclose(np.unique(each), [0, 1 / 0.7], rtol=1e-6)
+        np.testing.assert_allclose(result, x * each, rtol=1e-6)
+        # Beyond these counts with a probability of 8e-8, in all six cases together of 5e-7.
+        assert 100 <= (channel == 0).sum() <= 210

@@ -9,7 +9,7 @@ shapes       odd last axes, one to five axes, masks shared along axes, beside Fl
 residual     bytes an element that the backward pass keeps
 block        what three dropouts add to a train step of a transformer block
 attention    attention with dropout of its weights, and its scratch memory by the length, beside Flax's dense one
-family       every kind of dropout, beside plain dropout
+family       every kind of dropout, beside plain dropout, Keras for JAX, PyTorch and timm (the extra family-peers)
 compilation  the time to compile a train step with 24 dropouts
 microbatches train steps of single examples and of micro-batches, beside that of the whole batch
 gpu          on a GPU, beside a device copy, Flax and PyTorch: `python -m experiments speed --only gpu`, meant for eight

@@ -23,3 +23,5 @@ from jdrop.nnx._recurrent import Zoneout as Zoneout
 from jdrop.nnx._text import EmbeddingDropout as EmbeddingDropout
 from jdrop.nnx._text import TokenDropout as TokenDropout
 from jdrop.nnx._text import WordDropout as WordDropout
+from jdrop.nnx._wrappers import DropConnect as DropConnect
+from jdrop.nnx._wrappers import MultiSampleDropout as MultiSampleDropout

@@ -1,0 +1,130 @@
+"""Dropout around another module for Flax NNX: of its weights, and of several masks for its input."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.typing import ArrayLike
+
+from jdrop._types import Flag, Scaling
+from jdrop.functional import multi_sample_dropout
+from jdrop.nnx._layer import Drawing
+from jdrop.weights import drop_connect
+
+
+class DropConnect(Drawing):
+    """A module whose weights are dropped by `jdrop.drop_connect`; its parameters stay whole.
+
+    Args:
+      layer: the module, such as a linear layer.
+      rate: the probability that a weight is dropped, in [0, 1].
+      scaling, kernels_only: as those of the function.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> jdrop.nnx.DropConnect(nnx.Linear(3, 4, rngs=rngs), 0.5, rngs=rngs)(jnp.ones((2, 3))).shape
+      (2, 4)
+
+    Paper:
+      Wan et al. 2013, "Regularization of neural networks using DropConnect".
+    """
+
+    def __init__(
+        self,
+        layer: nnx.Module,
+        rate: ArrayLike,
+        *,
+        scaling: Scaling = "inverted",
+        kernels_only: bool = True,
+        deterministic: Flag = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
+        super().__init__(deterministic, rng_collection, rngs)
+        self.layer: Any = layer
+        self.rate: ArrayLike = rate
+        self.scaling: Scaling = scaling
+        self.kernels_only: bool = kernels_only
+
+    def __call__(
+        self,
+        *inputs: Any,
+        deterministic: Flag | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        **given: Any,
+    ) -> Any:
+        """Call the module with some of its weights.
+
+        Args:
+          *inputs: what the module takes.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+          **given: what the module takes by name.
+        """
+        key, mode = self._draw(deterministic, rngs, self.rate)
+        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
+        options: Any = {"scaling": self.scaling, "kernels_only": self.kernels_only}
+        layer = nnx.merge(graph, drop_connect(key, params, self.rate, mode, **options), rest)
+        outputs = layer(*inputs, **given)
+        nnx.update(self.layer, nnx.state(layer, nnx.Not(nnx.Param)))  # such as statistics and counts of keys
+        return outputs
+
+
+class MultiSampleDropout(Drawing):
+    """`jdrop.multi_sample_dropout` as a module: the outputs of a head for several masks of its input.
+
+    Args:
+      head: the module that all samples share; it changes nothing of its own at a call.
+      rate: as that of the function, in [0, 1].
+      num_samples: how many masks, at least 1.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> jdrop.nnx.MultiSampleDropout(nnx.Linear(16, 3, rngs=rngs), 0.5, rngs=rngs)(jnp.ones((4, 16))).shape
+      (8, 4, 3)
+
+    Paper:
+      Inoue 2019, "Multi-sample dropout for accelerated training and better generalization".
+    """
+
+    def __init__(
+        self,
+        head: nnx.Module,
+        rate: ArrayLike,
+        *,
+        num_samples: int = 8,
+        deterministic: Flag = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
+        super().__init__(deterministic, rng_collection, rngs)
+        self.head: Any = head
+        self.rate: ArrayLike = rate
+        self.num_samples: int = num_samples
+
+    def __call__(
+        self,
+        inputs: ArrayLike,
+        *,
+        deterministic: Flag | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> Any:
+        """The head's outputs, with a first axis of the samples; of one at evaluation.
+
+        Args:
+          inputs: its `x`.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+        """
+        key, mode = self._draw(deterministic, rngs, self.rate)
+        return multi_sample_dropout(key, inputs, self.rate, mode, head=self.head, num_samples=self.num_samples)
