@@ -69,10 +69,8 @@ class DropConnect(Drawing):
         key, mode = self._draw(deterministic, rngs, self.rate)
         graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
         options: Any = {"scaling": self.scaling, "kernels_only": self.kernels_only}
-        layer = nnx.merge(graph, drop_connect(key, params, self.rate, mode, **options), rest)
-        outputs = layer(*inputs, **given)
-        nnx.update(self.layer, nnx.state(layer, nnx.Not(nnx.Param)))  # such as statistics and counts of keys
-        return outputs
+        dropped = drop_connect(key, params, self.rate, mode, **options)
+        return nnx.merge(graph, dropped, rest)(*inputs, **given)  # which shares the variables of `rest`
 
 
 class MultiSampleDropout(Drawing):
