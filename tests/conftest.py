@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 
+import pytest
 from commands import CHEAP
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send themselves.
@@ -19,6 +20,12 @@ os.environ["MPLBACKEND"] = "Agg"
 gc.set_threshold(200_000, 20, 100)
 
 collect_ignore = ["process.py"]  # a program, which the search for doctests would run
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):  # compiles for itself alone what the tests compile too
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config):

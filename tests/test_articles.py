@@ -1,6 +1,5 @@
 """The experiment on the source articles: their errors, verdicts, and the parts that no other test sees."""
 
-import csv
 import itertools
 
 import jax
@@ -172,56 +171,6 @@ def test_max_norm_of_each_network():
     np.testing.assert_allclose(norms[:2], [[0.5] * 8, [0.7] * 8], rtol=1e-2)
     assert (norms <= 1.00001 * limits[:, None]).all()
     assert norms[2].min() > 0.7
-
-
-@pytest.mark.slow
-def test_articles(tmp_path):
-    """The quick version of all, as a command, on the digits that need no download."""
-    result = run("articles", "--quick", "--out", str(tmp_path))
-    assert result.returncode == 0, result.stderr
-    assert "these are scikit-learn's 8x8 digits" in result.stdout
-    claims = list(csv.DictReader((tmp_path / "claims.csv").read_text().splitlines()))
-    assert {row["article"] for row in claims} == {"000", "001", "002", "003", "004"}
-    assert {row["verdict"] for row in claims} <= {"confirmed", "refuted", "not separable at this size"}
-    exact = {row["claim"]: row["verdict"] for row in claims if row["standard error"] == "-"}
-    assert {text for text, verdict in exact.items() if verdict == "refuted"} == {
-        "unlike L1 and L2, dropout adds no penalty, in expectation either",
-        "at test time the output is multiplied by 1 / (1 - p)",
-        "and so it is with a ReLU layer between dropout and the softmax layer (random weights)",
-        "dropout must hand as much as its input to the backward pass (784-256-10)",
-        "a step as one program needs less memory with jdrop than with Flax (784-256-10)",
-    }
-    assert {text for text, verdict in exact.items() if verdict == "confirmed"} == {
-        "dropout is only active in training",
-        "the gradient of D(x) is 0 or 1",
-        "units dropped forward get no gradient backward",
-        "in linear regression it adds p/(1-p) sum w² x² in expectation",
-        "training and prediction differ only by the mask and the scale",
-        "classic and inverted scaling give the same network (rate 0.5)",
-        "classic and inverted scaling give the same network (rate 0.3)",
-        "weight scaling is the geometric mean over all masks (dropout before the softmax layer)",
-        "E[r x] = (1 - p) x",
-        "classic dropout with rate 0.5 turns [x1, x2] into 0.5 [x1, x2] at test time",
-    }
-    systems = list(csv.DictReader((tmp_path / "articles.csv").read_text().splitlines()))
-    assert {row["article"] for row in systems} == {"000", "001", "002", "003", "004"}
-    assert all(float(row["test error % standard error"]) >= 0 for row in systems)
-    for table in (
-        "articles",
-        "claims",
-        "errors",
-        "rates",
-        "sizes",
-        "regularizers",
-        "ensemble",
-        "language",
-        "width",
-        "cost",
-    ):
-        lines = (tmp_path / f"{table}.md").read_text().splitlines()
-        rows = [line for line in lines if line.startswith("|")]
-        assert len({line.count("|") for line in rows}) == 1, table
-    assert (tmp_path / "articles.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

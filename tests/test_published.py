@@ -1,6 +1,7 @@
 """The experiments that stand beside published tables: their parts against NumPy, and all of them as a command."""
 
 import csv
+import os
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +142,12 @@ def test_data_may_be_in_a_folder_of_their_own_name(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_experiment_that_the_system_ends_has_failed():
+    assert all_of_them.in_a_process(os._exit, 0) == all_of_them.FAILED
+    assert all_of_them.in_a_process(str, all_of_them.RAN) == all_of_them.RAN
+
+
+@pytest.mark.slow
 def test_uci_on_a_set_of_one_s_own(tmp_path):
     """Every number of the table, again from the predictions."""
     folder, rng = tmp_path / "yacht", np.random.default_rng(0)
@@ -176,26 +183,3 @@ def test_uci_on_a_set_of_one_s_own(tmp_path):
     missing = run("uci", "--data-dir", str(tmp_path / "elsewhere"))
     assert missing.returncode == 1
     assert "bostonHousing is missing (looked in" in missing.stderr
-
-
-LEFT_OUT = ("co2", "mnist", "uci")  # without a folder of data
-
-
-@pytest.mark.slow
-def test_all_runs_everything_small(tmp_path):
-    result = run("all", "--quick", "--out", str(tmp_path), JDROP_DATA="", JAX_PLATFORMS="cpu")
-    rows = {
-        row["experiment"]: row["outcome"] for row in csv.DictReader((tmp_path / "all.csv").read_text().splitlines())
-    }
-    logs = "\n".join((tmp_path / name / "log.txt").read_text() for name, outcome in rows.items() if outcome == "failed")
-    assert result.returncode == 0, logs
-    assert {name for name, outcome in rows.items() if outcome == all_of_them.LEFT_OUT} == set(LEFT_OUT)
-    assert {"regularizers", "data_size", "rates", "averaging", "rotated", "ood", "active", "concrete"} < set(rows)
-    for name, outcome in rows.items():
-        assert outcome == all_of_them.RAN or name in LEFT_OUT
-    table = csv.DictReader((tmp_path / "regularizers" / "regularizers.csv").read_text().splitlines())
-    assert [row["published error %"] for row in table] == [
-        "1.62", "1.6", "1.55", "1.35", "1.25", "1.05", "1.08", "0.95",
-    ]  # fmt: skip
-    made_by = (tmp_path / "rates" / "rates.md").read_text().splitlines()[0]
-    assert made_by.startswith("Made by `python -m experiments rates --seed 0 --out FOLDER --quick` at commit ")

@@ -24,14 +24,24 @@ def run(args):
         folder.mkdir(parents=True, exist_ok=True)
         options = ["--seed", str(args.seed), "--out", str(folder), *(["--quick"] if args.quick else [])]
         began = time.perf_counter()
-        # A new process, for an experiment may change JAX's settings, and time needs a fresh start.
-        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            outcome = pool.submit(attempt, name, options, args.data_dir, folder / "log.txt").result()
+        outcome = in_a_process(attempt, name, options, args.data_dir, folder / "log.txt")
         table.append({"experiment": name, "outcome": outcome, "seconds": f"{time.perf_counter() - began:.0f}"})
         print(" ".join(table[-1].values()), flush=True)
     print(save_table(table, args.out, "all"))
     print(f"wrote all.csv and all.md in {args.out}, and a folder for each experiment, with its output in log.txt")
     return int(any(row["outcome"] == FAILED for row in table))
+
+
+def in_a_process(function, *arguments) -> str:
+    """What `function` returns in a new process; that it failed where the system ended the process.
+
+    An experiment may change JAX's settings, and its time needs a fresh start.
+    """
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            return FAILED
 
 
 def attempt(name, options, data_dir, log) -> str:
