@@ -133,7 +133,7 @@ FORMS = list(forms(SHAPES[0]))
 MATRIX = [
     (shape, form, BLOCKS[(i + 2 * j) % len(BLOCKS)]) for i, shape in enumerate(SHAPES) for j, form in enumerate(FORMS)
 ]
-QUICK = [i % 3 * len(FORMS) + i for i in range(0, len(FORMS), 2)]
+QUICK = [i % 3 * len(FORMS) + i for i in range(0, len(FORMS), 3)]
 
 
 @some(("shape", "form", "block"), MATRIX, *QUICK)
@@ -142,7 +142,7 @@ def test_output_and_gradients_are_those_of_the_whole(shape, form, block):
     check(shape, block, **arguments, **meaning)
 
 
-@some(("dtype", "block"), [(dtype, block) for dtype in (jnp.bfloat16, jnp.float16) for block in BLOCKS[:4]], 2, 4)
+@some(("dtype", "block"), [(dtype, block) for dtype in (jnp.bfloat16, jnp.float16) for block in BLOCKS[:4]], 2)
 def test_half_precision(dtype, block):
     check((2, 128, 96, 4, 2, 16), block, 2e-2, dtype)
 
@@ -161,7 +161,7 @@ def test_a_long_sequence():
 
 
 @some(("impl", "block"), [(impl, block) for impl in IMPLEMENTATIONS for block in BLOCKS], 2, 10, 20)
-@pytest.mark.parametrize("shape", [(2, 40, 33, 4), (3, 64, 24, 1)])
+@some("shape", [(2, 40, 33, 4), (3, 64, 24, 1)], 0)
 def test_the_mask_is_that_of_keep_mask_bit_for_bit(shape, impl, block):
     """Values that are the rows of the identity bring the weights to light, and those that are kept are above 0."""
     B, T, S, N = shape
@@ -215,7 +215,8 @@ def test_a_query_that_sees_no_key_gives_zeros(block):
         agree((out, *gradients), (wanted, *by_hand[:3]), 1e-5)
 
 
-@some("block", [None, 16], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [None, 16])
 def test_every_derivative(block):
     """Forwards it is the transpose of backwards; twice it is that of finite differences."""
     q, k, v, direction = arrays()

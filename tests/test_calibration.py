@@ -29,7 +29,7 @@ def classified(shape, scale=1.0, seed=0):
     return jnp.asarray(scale * logits, jnp.float32), jnp.asarray(labels)
 
 
-@pytest.mark.parametrize(("shape", "fit"), [((400, 5), calibration.fit_temperature), ((20, 400, 5), FITTED)])
+@some(("shape", "fit"), [((400, 5), calibration.fit_temperature), ((20, 400, 5), FITTED)], 1)
 def test_the_temperature_is_scipy_s(shape, fit):
     for scale in (1e-6, 0.01, 1.0, 30.0):
         logits, labels = classified(shape, scale)

@@ -91,7 +91,7 @@ def test_other_files_in_the_folder_stay(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"1", "007", "99", "latest", "6", "8", "50"}
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@some("scan", [False, True], 0)
 def test_sizes_may_be_numpy_s(tmp_path, scan):
     sizes = {name: np.int64(3) for name in ("save_every", "eval_every", "keep", "patience")}
     run(epochs=1, scan=scan, checkpoint_dir=tmp_path, log=tmp_path / "log.jsonl", **sizes)

@@ -169,6 +169,7 @@ def test_differentiated_every_way_it_is_a_product_with_the_mask(fused, way):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_linear_and_its_own_transpose(fused):
     x, t = array(ROWS), array(ROWS, seed=5)
     f = lambda x: fused(key(), x, 0.5)
@@ -257,7 +258,7 @@ def test_in_shard_map_each_device_runs_its_own_kernel(fused, partition):
     np.testing.assert_allclose(jnp.sum(gradient * x), want.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@some("platform", ["cuda", "tpu"], 1)
 def test_what_no_kernel_serves_is_left_to_xla(platform):
     x = array((64, 64))
     others = (

@@ -79,7 +79,7 @@ def test_a_step_is_the_whole_batch_s_in_numpy(accumulate, per_example):
 
 
 @some("impl", IMPLEMENTATIONS[1:], 1)
-@pytest.mark.parametrize("per_example", [False, True])
+@some("per_example", [False, True], 1)
 def test_with_every_implementation_of_keys(impl, per_example):
     assert_three_steps_in_numpy(2, per_example, impl)
 
@@ -97,7 +97,7 @@ def net_loss(params, batch, key):
     return jnp.mean((out - batch["y"]) ** 2), {"out": out.mean()}
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@some("accumulate", [1, 4], 1)
 def test_per_example_is_a_python_loop_over_examples(accumulate):
     params = jax.jit(Net().init)({"params": key(1), "dropout": key(1)}, X[:1])["params"]
     step_key, gradients, losses, outs = jdrop.fold_in(key(0), "dropout", 0), [], [], []
@@ -153,14 +153,14 @@ def documented():
 
 
 @some("accumulate", ACCUMULATE, 2)
-@some("rows", [COUNT, COUNT + 8, 2 * COUNT], 0, 1)
+@some("rows", [COUNT, COUNT + 8, 2 * COUNT], 1)
 def test_an_example_s_masks_depend_neither_on_micro_batches_nor_on_padding(accumulate, rows, documented):
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
     np.testing.assert_array_equal(masks(step, rows)[0], documented)
 
 
 @some(("accumulate", "kind"), MESHES, 2, 4)
-@some("shape", [(1,), (8,), (2, 4)], 1, 2)
+@some("shape", [(1,), (8,), (2, 4)], 2)
 def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accumulate, shape, kind, documented):
     place = placing(shape, kind)
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
@@ -240,7 +240,7 @@ def test_one_trace_whatever_the_types_of_the_initial_state(accumulate, per_examp
     assert step._cache_size() == 1
 
 
-@some(("accumulate", "per_example"), MODES, 1, 3)
+@some(("accumulate", "per_example"), MODES, 3)
 def test_no_key_is_used_twice(accumulate, per_example):
     def loss(params, batch, key):
         k, other = jax.random.split(key)

@@ -67,7 +67,7 @@ FRAMEWORKS = pytest.mark.parametrize("framework", ["linen", "nnx"])
 
 
 @FRAMEWORKS
-@pytest.mark.parametrize("sites", [{"only": "second"}, {"only": ["sec*"]}, {"only": [], "inject": {"head": 0.5}}])
+@some("sites", [{"only": "second"}, {"only": ["sec*"]}, {"only": [], "inject": {"head": 0.5}}], 1, 2)
 def test_only_the_layers_that_are_named_draw(framework, sites):
     """The product is that of one of the 65,536 masks of the head's input, and the body's is none."""
     y = predictor(framework, **sites)(key(1), X)

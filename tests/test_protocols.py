@@ -110,7 +110,7 @@ def test_a_table(name):
         assert type(module).__name__ in table
 
 
-@pytest.mark.parametrize("kind", [nnx.GRUCell, nnx.SimpleCell])
+@some("kind", [nnx.GRUCell, nnx.SimpleCell], 1)
 def test_a_table_of_a_cell_with_one_state(kind):
     """Its layers have their rows; the cell itself, whose call can't be taken apart, has that of the wrapper."""
     layer = jdrop.nnx.RecurrentDropout(kind(8, 8, rngs=nnx.Rngs(0)), 0.5, rngs=nnx.Rngs(0))

@@ -144,7 +144,7 @@ class Seen(nn.RNNCellBase):
 
 
 @some("split", [{}, {"dropout": True}, {"dropout": False}], 0, 1)
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 0)
 def test_masks_are_constant_or_fresh_however_the_streams_are_split(fresh, split):
     cell = jdrop.linen.RecurrentDropout(Seen(), 0.5, fresh=fresh, deterministic=False)
     rnn = nn.RNN(cell, split_rngs={"params": False, **split})
@@ -291,7 +291,7 @@ def test_traced_rates_that_are_invalid_give_nan():
             assert np.isnan(jax.jit(lambda r: jdrop.variational_mask(key(), (3,), r, flag))(rate)).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@some("dtype", DTYPES, 1)
 def test_variational_mask_is_dropout_of_ones(dtype):
     kept = np.asarray(jdrop.keep_mask(key(2), (5, 40), 0.25))
     for rate in (0.25, jnp.float32(0.25)):

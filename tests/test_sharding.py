@@ -35,7 +35,7 @@ CASES = [
 ]
 
 
-@some(("mesh_shape", "names", "shape", "partition"), CASES, 3, 9)
+@some(("mesh_shape", "names", "shape", "partition"), CASES, 3)
 def test_bit_equal_to_one_device_and_without_a_collective(mesh_shape, names, shape, partition):
     mesh = jax.make_mesh(mesh_shape, names, axis_types=(AxisType.Auto,) * len(names))
     sharding = NamedSharding(mesh, PartitionSpec(*partition))
