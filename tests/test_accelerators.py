@@ -77,6 +77,7 @@ def test_a_program_that_crashes_the_compiler_is_left_out(monkeypatch, capsys):
     assert "the compiler crashed on 'b'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture(tmp_path, monkeypatch):
     """With figures for every program; rows of a target that is not asked for are kept."""
 

@@ -237,7 +237,8 @@ def test_every_derivative(block):
         np.testing.assert_allclose(twice, (ahead - behind) / (2 * step), atol=1e-3)
 
 
-@some("block", [None, 16], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [None, 16])
 def test_transforms_draw_the_same_mask(block):
     q, k, v, direction = arrays()
     keys = jax.random.split(key(), 3)

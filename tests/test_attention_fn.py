@@ -42,7 +42,7 @@ def test_without_dropout_it_is_flax_s(family, batch):
 
 
 @pytest.mark.parametrize("family", FNS)
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@some("batch", [(), (2,), (2, 3)], 2)
 @some("shared", [False, True], 0)
 def test_the_mask_is_that_of_keep_mask(family, batch, shared):
     q, k, v = operands(batch)

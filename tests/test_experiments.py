@@ -237,6 +237,7 @@ def test_a_model_that_exists_must_stay_what_it_was():
             existing.check("m", before, after)
 
 
+@pytest.mark.slow
 def test_the_functions_that_speed_compares_drop():
     x = np.ones(4096, np.float32)
     for make in (*peers.OURS.values(), *(peer.make for peer in peers.PEERS if peer.installed)):

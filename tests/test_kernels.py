@@ -98,6 +98,7 @@ def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
         np.testing.assert_array_equal(drawn[0], 2.0 * whole[here])
 
 
+@pytest.mark.slow
 @some(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)], 0)
 def test_static_rates_are_the_same(fused, impl, rate):
     x = array((32, 64))
@@ -118,6 +119,7 @@ def test_values_are_rounded_to_the_same_bits(fused, dtype, scaling):
     same_bits(run(fused), run(jdrop.dropout))
 
 
+@pytest.mark.slow
 def test_double_precision_is_the_same(fused):
     with jax.enable_x64(True):
         x = jax.random.normal(key(), (3, 70))
@@ -203,6 +205,7 @@ def test_the_gradient_of_a_shared_x_is_summed_over_the_keys(fused):
     same_bits(gradient, sum(expected(k, np.ones((32, 6), np.float32), 0.5) for k in keys))
 
 
+@pytest.mark.slow
 def test_a_batch_of_batches_is_each_draw(fused):
     keys, xs = jax.random.split(key(), 2), np.asarray(array((3, 32, 7)))
     together = jax.jit(jax.vmap(jax.vmap(fused, (None, 0, None)), (0, None, None)), static_argnums=2)(keys, xs, 0.5)

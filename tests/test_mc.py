@@ -375,8 +375,9 @@ def test_arguments_of_a_wrong_type():
 MESHES = [((8,), ("samples",)), ((2, 4), ("samples", "batch")), ((2, 2, 2), ("a", "data", "b")), ((8,), ("batch",))]
 
 
-@some(("sizes", "names"), MESHES, 1)
-@some(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "names"), MESHES)
+@pytest.mark.parametrize(("chunk_size", "kind"), [(None, "Auto"), (3, "Explicit")])
 def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     """Elementwise, so that nothing but the masks could differ: the same to the bit."""
     mesh = jax.make_mesh(sizes, names, axis_types=(jax.sharding.AxisType[kind],) * len(sizes))
@@ -493,15 +494,20 @@ def test_batches_are_predicted_one_after_another():
         one = jdrop.mc_dropout(predict, jdrop.fold_in(key(3), "batch", b), part, 12, transform=jax.nn.softmax)
         for name in ("mean", "variance", "expected_entropy", "mutual_information"):
             close(getattr(whole, name)[start : start + len(part)], getattr(one, name))
+    with pytest.raises(ValueError, match="one number for a batch"):
+        jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5).sum(), key(3), parts, 12)
+    with pytest.raises(ValueError, match="batches is empty"):
+        jdrop.mc.mc_dropout_batches(predict, key(3), [])
+
+
+@pytest.mark.slow
+def test_batches_with_a_tolerance_or_without_classes():
+    predict, parts = (lambda k, x: jdrop.dropout(k, x, 0.5)[:, :5]), np.split(array((7, 20)), [3, 6])
     auto = jdrop.mc.mc_dropout_batches(predict, key(3), parts, tolerance=0.5, max_samples=400)
     assert auto.num_samples.shape == (7,)
     assert np.isfinite(auto.standard_error).all()
     heads = jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0], key(3), parts, 12)
     assert heads.mean.shape == heads.std.shape == (7,)
-    with pytest.raises(ValueError, match="one number for a batch"):
-        jdrop.mc.mc_dropout_batches(lambda k, x: jdrop.dropout(k, x, 0.5).sum(), key(3), parts, 12)
-    with pytest.raises(ValueError, match="batches is empty"):
-        jdrop.mc.mc_dropout_batches(predict, key(3), [])
 
 
 def test_equal_samples_of_a_batch_of_padding_are_no_mistake_but_of_all_batches_are():

@@ -77,6 +77,7 @@ def test_a_state_that_is_laid_out_in_part_stays_so(scan):
         assert leaf.sharding == (kernel if is_kernel else NamedSharding(mesh, PartitionSpec()))
 
 
+@pytest.mark.slow
 @both
 def test_xla_gets_the_batch_as_it_was_asked_for(scan):
     mesh, seen = make_mesh((4, 2)), []

@@ -88,7 +88,7 @@ ONES = [np.ones(())] * TIME
 
 
 @every_cell
-@pytest.mark.parametrize("fresh", [False, True])
+@some("fresh", [False, True], 1)
 @some(("rate", "recurrent_rate"), [(0.25, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, None)], 0)
 def test_recurrent_dropout_is_the_loop_over_time(kind, fresh, rate, recurrent_rate):
     cell, step, parts = CELLS[kind]
@@ -112,6 +112,7 @@ def test_zoneout_is_the_loop_over_time(kind):
     np.testing.assert_allclose(y, loop(step, p, parts, ONES, ONES, zone), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_zoneout_around_recurrent_dropout_does_both():
     cell, step, parts = CELLS["lstm"]
     p = parameters(cell)
@@ -479,7 +480,7 @@ def test_bidirectional_directions_have_masks_of_their_own():
     assert (forward != backward).any()
 
 
-@pytest.mark.parametrize("framework", ["linen", "nnx"])
+@some("framework", ["linen", "nnx"], 1)
 @some("wrap", range(3), 2, ids=["dropout", "zoneout", "both"])
 def test_predictors_draw_once_a_sample(framework, wrap):
     if framework == "linen":
@@ -506,7 +507,7 @@ class SeenNNX(nnx.RNNCellBase):
         return (carry[0], jnp.ones_like(carry[1])), jnp.stack([inputs, carry[1]], -1)
 
 
-@pytest.mark.parametrize("framework", ["linen", "nnx"])
+@some("framework", ["linen", "nnx"], 0)
 @some("fresh", [False, True], 0)
 def test_a_sample_s_masks_are_constant_over_time(framework, fresh):
     if framework == "linen":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import array, key
 from flax import nnx
+from tiers import some
 
 import jdrop
 
@@ -42,7 +43,7 @@ def outputs(params, rate, scaling, deterministic=False):
     return np.asarray(Net(rate, scaling).apply({"params": params}, X, deterministic, rngs=rngs), np.float64)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3, 0.75])
+@some("rate", [0.0, 0.3, 0.75], 1)
 def test_classic_inverted_and_bare_networks(rate):
     rates = dict.fromkeys(LAYERS, rate)
     params = parameters()

@@ -84,7 +84,7 @@ def test_an_epoch_may_be_some_of_the_batches():
     assert len(history["loss"]) == 4
 
 
-@pytest.mark.parametrize(("at", "options"), [(1, {}), (7, {}), (5, {"steps_per_epoch": 4})])
+@some(("at", "options"), [(1, {}), (7, {}), (5, {"steps_per_epoch": 4})], 2)
 def test_a_loader_is_resumed(tmp_path, at, options):
     whole = run(Loader(), **options)
     assert int(whole[0].step) == 3 * options.get("steps_per_epoch", 5)

@@ -62,6 +62,7 @@ def test_evaluation_is_deterministic_and_changes_nothing():
     np.testing.assert_allclose(first["loss"], wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_vmapped_step_is_each_seed_s_own():
     step = make_train_step(linear_loss)
 
