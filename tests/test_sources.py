@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import X, equal, linear_loss, linear_state, same
+from tiers import some
 
 from jdrop.training import fit, make_train_step, vmap_seeds
 
