@@ -76,10 +76,7 @@ def load(folder):
     folder = folder and subfolder(folder, "co2")
     paths = [folder and folder / name for name in ("train.h5", "test.h5")]
     if not all(path and path.is_file() for path in paths):
-        raise MissingFiles(
-            f"train.h5 and test.h5 of CO2 are missing ({'no folder was named' if folder is None else folder}): name "
-            "the folder that holds them by --data-dir or the environment variable JDROP_DATA."
-        )
+        raise MissingFiles("train.h5 and test.h5 of CO2 are", folder, "Name the folder that holds them")
     with h5py.File(paths[0]) as train, h5py.File(paths[1]) as test:
         return (train["data"][:].astype(np.float32), train["label"][:].astype(np.float32)), test["data"][:]
 
@@ -125,6 +122,6 @@ def draw(path, x, y, grid, panels):
         axis.axvline(x.max(), color="tab:red", ls="--", lw=1, label="end of the data")
         axis.set(xlabel="time, standardised", title=title)
         axis.grid(alpha=0.3)
-    axes[0].set(ylabel="CO2, standardised", ylim=(-12, 12))
+    axes[0].set(ylabel="CO2, standardised", ylim=(-5, 5))
     axes[0].legend(loc="upper left", fontsize=8)
     save(figure, path)

@@ -32,13 +32,9 @@ def load_mnist(folder) -> Images:
     folder = folder and subfolder(folder, "mnist")
     paths = [folder and find_idx(folder, name) for name in FILES]
     if None in paths:
-        looked = "no folder was named" if folder is None else f"looked in {folder}"
         files = "\n".join(f"  {name}{'' if path else '  (missing)'}" for name, path in zip(FILES, paths))
-        raise MissingFiles(
-            f"the files of MNIST are missing ({looked}).\n{files}\n"
-            "Put these four into one folder, as they are or gzipped (with .gz after the name), and name the folder by "
-            "--data-dir or the environment variable JDROP_DATA."
-        )
+        advice = "Put these four into one folder, as they are or gzipped (with .gz after the name), and name the folder"
+        raise MissingFiles("the files of MNIST are", folder, f"{files}\n{advice}")
     images, labels, test_images, test_labels = map(read_idx, paths, FILES.values())
     for path, of in ((paths[1], labels), (paths[3], test_labels)):
         if of.max() >= CLASSES:

@@ -69,7 +69,7 @@ def run(args):
         | {"strength": chosen.get(name, limit["max_norm"])}
         for name, network in found.items()
     ]
-    steps = epochs * -(-len(training[1]) // BATCH)
+    steps = epochs * (len(training[1]) // BATCH)
     shape = "-".join(str(width // divide) for width in WIDTHS)
     preface = (
         f"{made_by()} {images.name}, {len(training[1])} training images, hidden layers {shape}, {epochs} epochs "
@@ -89,7 +89,7 @@ def run(args):
 
 def fit_variants(data, keys, variants, *, widths, epochs, divide, layer=jdrop.linen.Dropout):
     """The variants' networks of every seed."""
-    steps = epochs * -(-len(data.train[1]) // BATCH)
+    steps = epochs * (len(data.train[1]) // BATCH)
     setting = Setting(
         Deep(tuple(width // divide for width in widths), 0.4, layer),
         epochs,

