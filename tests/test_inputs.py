@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from tiers import some
+from tiers import diagonal, some
 
 import jdrop
 
@@ -32,8 +32,7 @@ def changed(arguments, change):
     return {name: change(value) if is_floats(value) else value for name, value in arguments.items()}
 
 
-@pytest.mark.parametrize("name", FOUND)
-@some("dtype", ["float16", "bfloat16"])
+@some(("name", "dtype"), diagonal([*FOUND], ["float16", "bfloat16"]))
 def test_16_bits_are_the_float32_of_the_same_values(name, dtype):
     """Also once they are in float32, where probabilities of 16 bits no longer sum to 1."""
     function, arguments = FOUND[name]
@@ -51,8 +50,10 @@ def test_16_bits_are_the_float32_of_the_same_values(name, dtype):
                 assert np.mean(np.abs(one - whole) <= tolerance * (1 + np.abs(whole))) > 0.7
 
 
-@pytest.mark.parametrize("name", [name for name in FOUND if not name.startswith("plots")])
-@some("kind", ["numpy", "list", "torch", "float64"])
+@some(
+    ("name", "kind"),
+    diagonal([name for name in FOUND if not name.startswith("plots")], ["numpy", "list", "torch", "float64"]),
+)
 def test_arrays_of_other_libraries_are_the_same(name, kind):
     function, arguments = FOUND[name]
     make = {"numpy": np.asarray, "list": lambda a: np.asarray(a).tolist()}

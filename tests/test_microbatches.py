@@ -11,7 +11,7 @@ import pytest
 from cases import IMPLEMENTATIONS, array, key
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from tiers import some
+from tiers import diagonal, some
 
 import jdrop
 from jdrop.training import TrainState, make_eval_step, make_train_step
@@ -152,16 +152,15 @@ def documented():
     )
 
 
-@some("accumulate", ACCUMULATE, 2)
-@some("rows", [COUNT, COUNT + 8, 2 * COUNT], 1)
+@some(("accumulate", "rows"), diagonal(ACCUMULATE, [COUNT, 2 * COUNT, COUNT + 8]), 2)
 def test_an_example_s_masks_depend_neither_on_micro_batches_nor_on_padding(accumulate, rows, documented):
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
     np.testing.assert_array_equal(masks(step, rows)[0], documented)
 
 
-@some(("accumulate", "kind"), MESHES, 2, 4)
-@some("shape", [(1,), (8,), (2, 4)], 2)
-def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accumulate, shape, kind, documented):
+@some(("mode", "shape"), diagonal(MESHES, [(1,), (8,), (2, 4)]), 2, 4)
+def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(mode, shape, documented):
+    accumulate, kind = mode
     place = placing(shape, kind)
     step = make_train_step(mask_loss, accumulate=accumulate, per_example=True)
     found, program = masks(step, COUNT, place)
@@ -169,9 +168,9 @@ def test_an_example_s_masks_do_not_depend_on_the_mesh_and_no_example_moves(accum
     assert not MOVES.search(program)
 
 
-@some(("accumulate", "kind"), MESHES, 2, 4)
-@some("shape", [(8,), (2, 4)], 1)
-def test_only_gradients_and_metrics_cross_the_mesh(accumulate, shape, kind):
+@some(("mode", "shape"), diagonal(MESHES, [(8,), (2, 4)]), 3, 4)
+def test_only_gradients_and_metrics_cross_the_mesh(mode, shape):
+    accumulate, kind = mode
     place = placing(shape, kind)
     step = make_train_step(linear_loss, accumulate=accumulate)
     state, batch = place(linear_state(), False), place((X, Y), True)

@@ -88,8 +88,11 @@ ONES = [np.ones(())] * TIME
 
 
 @every_cell
-@some("fresh", [False, True], 1)
-@some(("rate", "recurrent_rate"), [(0.25, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, None)], 0)
+@some(
+    ("fresh", "rate", "recurrent_rate"),
+    [(True, 0.25, 0.5), (False, 0.25, 0.5), (False, 0.0, 0.5), (True, 0.5, 0.0), (False, 0.5, None)],
+    0,
+)
 def test_recurrent_dropout_is_the_loop_over_time(kind, fresh, rate, recurrent_rate):
     cell, step, parts = CELLS[kind]
     p = parameters(cell)

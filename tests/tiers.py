@@ -1,5 +1,7 @@
 """Which points of a matrix the quick tier takes."""
 
+import itertools
+
 import pytest
 
 
@@ -16,3 +18,11 @@ def some(names, cases, *quick, ids=None):
         return pytest.param(*values, marks=() if place in chosen else pytest.mark.slow)
 
     return pytest.mark.parametrize(names, [point(*each) for each in enumerate(cases)], ids=ids)
+
+
+def diagonal(*axes):
+    """The points of a matrix in which each value of an axis comes up, and not each with each of the others.
+
+    For axes that meet in the code nowhere, or in one line.
+    """
+    return list(itertools.islice(zip(*map(itertools.cycle, axes)), max(map(len, axes))))
