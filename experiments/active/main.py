@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 
 import jdrop
+from experiments.common.devices import cores, use_all_cores
 from experiments.common.fitting import network_keys
 from experiments.common.images import load_images, take
 from experiments.common.networks import of_network
@@ -57,6 +59,7 @@ def add_options(parser):
 
 
 def run(args):
+    use_all_cores()
     images = load_images(args.data_dir)
     if images.train[0].shape[1] < 28:  # scikit-learn's digits of 8x8 pixels, too small for the network
         images = images._replace(train=enlarged(images.train), test=enlarged(images.test))
@@ -114,7 +117,10 @@ def learn(keys, labelled, count, data, test):
         params = fit(key, rows, count, data)
         return params, (MODEL.apply({"params": params}, test[0], True).argmax(-1) != test[1]).mean()
 
-    return jax.vmap(jax.vmap(of_run), (None, 0))(keys, labelled)
+    runs, mesh = jax.vmap(jax.vmap(of_run), (None, 0)), cores()
+    methods = PartitionSpec("device") if len(labelled) % mesh.size == 0 else PartitionSpec()
+    specs = (PartitionSpec(), methods)
+    return jax.shard_map(runs, mesh=mesh, in_specs=specs, out_specs=methods, check_vma=False)(keys, labelled)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,11 +9,12 @@ import numpy as np
 
 import jdrop
 from experiments import MissingFiles
+from experiments.common.devices import use_all_cores
 from experiments.common.images import subfolder
 from experiments.common.plotting import plt, save
 from experiments.common.provenance import made_by
 from experiments.common.tables import Estimate, estimate, save_table
-from experiments.uci.search import search, use_all_cores
+from experiments.uci.search import search
 
 NEEDS_DATA = True
 PASSES = 10_000

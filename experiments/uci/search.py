@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 import jdrop
+from experiments.common.devices import cores
 from experiments.common.fitting import network_keys
 
 BATCH, LENGTH_SCALE, TAU_PASSES, BLOCK = 128, 1e-2, 1000, 300
@@ -147,13 +147,11 @@ def train(x, y, keys, rates, taus, *, hidden, epochs):
       rates: shape (splits, rates).
       taus: shape (splits, taus), of the standardised target.
     """
-    # XLA shares the work of one device badly among cores, where a step is many small products: a device for each core.
-    devices = len(jax.devices())
-    axis = next((axis for axis, count in enumerate(rates.shape) if count % devices == 0), None)
+    mesh = cores()
+    axis = next((axis for axis, count in enumerate(rates.shape) if count % mesh.size == 0), None)
     sharded = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "device")
     of_split = sharded if axis == 0 else PartitionSpec()
     run = jax.vmap(functools.partial(train_split, hidden=hidden, epochs=epochs))
-    mesh = jax.make_mesh((devices,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
     specs = (of_split, of_split, of_split, sharded, of_split)
     run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=sharded, check_vma=False)
     return jax.jit(run)(x, y, keys, rates, taus)
@@ -194,8 +192,3 @@ def train_split(x, y, key, rates, taus, *, hidden, epochs):
     start = init(jdrop.fold_in(key, "init"), inputs, hidden)
     params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(rates), len(taus), *leaf.shape)), start)
     return jax.lax.scan(epoch, (params, tx.init(params)), jnp.arange(epochs))[0][0]
-
-
-def use_all_cores():
-    """A device for each core; called before anything is computed."""
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
