@@ -75,8 +75,9 @@ def run(args):
     counts = START + BATCH * np.arange(rounds + 1)
     for number, count in enumerate(counts):
         of_round = jax.vmap(lambda key, number=number: jdrop.fold_in(key, "round", number))(keys)
-        params, wrong = learn(of_round, labelled, count, data, test)
-        errors.append(100 * np.asarray(wrong))
+        # From the devices to none, since a choice is the work of one.
+        params, wrong = jax.device_get(learn(of_round, labelled, count, data, test))
+        errors.append(100 * wrong)
         if number < rounds:
             for i, method in enumerate(METHODS):
                 of_method = of_network(params, i)
