@@ -10,8 +10,10 @@ maximum entropy, the mean standard deviation, or at random; BatchBALD picks ten 
 images share. Three repeats, of which the methods start from the same labels; all networks of a round are one program.
 
 The tables have the test error by the number of labels, and the labels at which it first reaches 10 and 5 %, beside the
-published ones (of a larger network, pools scored whole, and a weight decay chosen on 100 more labels). Writes
-active.csv, active.md, labels.csv, labels.md and active.png. About half an hour on two cores; `--rounds` takes fewer.
+published ones (of a larger network, pools scored whole, and a weight decay chosen on 100 more labels). Expect up to
+twice the published counts, at random too, and the acquisitions to need half of what random labels do, as published.
+Writes active.csv, active.md, labels.csv, labels.md and active.png. About half an hour on two cores; `--rounds` takes
+fewer.
 
 Papers: Gal, Islam & Ghahramani 2017, "Deep Bayesian active learning with image data"; Kirsch, van Amersfoort & Gal
 2019, "BatchBALD".

@@ -192,6 +192,8 @@ def draw(path, table):
     for bound in (5, 10):
         axis.axhline(bound, color="black", ls=":", lw=1)
     axis.set(xlabel="labelled images", ylabel="test error, %", yscale="log")
+    axis.set_yticks([3, 5, 10, 20, 50], ["3", "5", "10", "20", "50"])
+    axis.minorticks_off()
     axis.set_title("Active learning on MNIST; bands are standard errors over repeats")
     axis.legend()
     axis.grid(alpha=0.3)
