@@ -181,7 +181,7 @@ def test_three_axes_are_one_sequence():
 
 
 @pytest.mark.slow
-@some("block", [None, 16], 1)
+@pytest.mark.parametrize("block", [None, 16])
 def test_rates_and_flags_traced_or_not(block):
     q, k, v, direction = arrays()
     f = jax.jit(lambda rate, flag=False: attend(key(), q, k, v, rate, flag, block_size=block))

@@ -119,6 +119,7 @@ def test_the_precision_does_not_depend_on_the_unit():
     np.testing.assert_array_equal(scaled * 2.0**40, fitted)
 
 
+@pytest.mark.slow
 def test_targets_met_exactly_have_no_precision():
     targets = jnp.ones(300)
     for outputs in (jnp.ones((20, 300)), jnp.ones((20, 300)).at[15:].set(2)):

@@ -67,6 +67,7 @@ def test_early_stopping_is_resumed(tmp_path):
         same(run(checkpoint_dir=folder, save_every=10**6, **stopping), whole)
 
 
+@pytest.mark.slow
 def test_without_keep_best_the_last_state_is_returned_also_after_a_resume(tmp_path):
     losses = iter(range(100))
     evaluated = {"eval_fn": lambda state: {"loss": next(losses)}, "eval_every": 5, "keep_best": False}
@@ -225,6 +226,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_it_used(tmp_path):
     same(fit(wide_state(), step, X, epochs=4, checkpoint_dir=tmp_path, **setting), whole)
 
 
+@pytest.mark.slow
 def test_a_folder_that_can_t_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file can't be written to .* give a folder that can"):

@@ -34,7 +34,8 @@ def test_first_derivatives(save, scaling, rate):
         np.testing.assert_array_equal(jax.jacrev(f)(x), np.diag(diagonal))
 
 
-@some("save", SAVES, 0)
+@pytest.mark.slow
+@pytest.mark.parametrize("save", SAVES)
 def test_second_derivatives(save):
     diagonal = linear(0.3, "inverted", save, 9)
     x = array((9,))

@@ -99,7 +99,7 @@ def test_a_shard_is_that_of_the_whole_mask(kernel, shape, parts):
 
 
 @pytest.mark.slow
-@some(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)], 0)
+@pytest.mark.parametrize(("impl", "rate"), [*((impl, 15 / 16) for impl in IMPLEMENTATIONS), (IMPLEMENTATIONS[0], 1.0)])
 def test_static_rates_are_the_same(fused, impl, rate):
     x = array((32, 64))
     same_bits(fused(key(3, impl), x, rate), expected(key(3, impl), x, rate))
@@ -160,7 +160,7 @@ WAYS = {
 }
 
 
-@some("way", WAYS, 0, 5)
+@some("way", WAYS, 0)
 def test_differentiated_every_way_it_is_a_product_with_the_mask(fused, way):
     x, t = array((32, 6)), array((32, 6), seed=5)
     scale = expected(key(), np.ones(x.shape, np.float32), 0.5)
@@ -186,7 +186,8 @@ def test_the_backward_pass_keeps_nothing_of_the_size_of_x(fused):
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 64
 
 
-@some("axes", [(0, None, None), (None, 1, None), (0, 0, 0)], 2)
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [(0, None, None), (None, 1, None), (0, 0, 0)])
 def test_a_batch_is_each_draw(fused, axes):
     keys, xs, rates = (
         jax.random.split(key(), 3),

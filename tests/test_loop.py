@@ -71,7 +71,7 @@ def test_one_compiled_loop_is_the_steps_one_by_one(tmp_path, save_every):
     assert int(other.step) == 20
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@some("scan", [False, True], 1)
 def test_a_loss_is_traced_once_over_steps_epochs_and_rates(tmp_path, scan):
     traces = []
 

@@ -393,7 +393,8 @@ def test_every_mesh_draws_the_same(sizes, names, chunk_size, kind):
     close([many.mean, many.variance], [one.mean, one.variance])
 
 
-@some("name", PREDICTORS, 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PREDICTORS)
 def test_split_samples_are_the_same(name):
     predict, x = PREDICTORS[name]()
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))

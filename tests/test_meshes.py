@@ -62,6 +62,7 @@ def test_a_mesh_is_one_device(shape, scan, caplog):
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 @both
 def test_a_state_that_is_laid_out_in_part_stays_so(scan):
     """XLA would rather have the bias where its kernel is."""

@@ -85,7 +85,8 @@ def finite_or_not(bad):
     return loss
 
 
-@some("scan", [False, True], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True])
 def test_apply_if_finite_leaves_out_the_steps_of_a_loss_that_is_not(tmp_path, scan):
     """The parameters are those of the other steps alone, whose batches follow from the order of the epoch."""
     bad = float(X[17, 3])

@@ -32,8 +32,8 @@ class Model(nnx.Module):
 
 def linen_params():
     """Parameters without a zero, so that a bias that is counted shows."""
-    params = Everything().init(jax.random.key(0), jnp.ones((2, 4, 4, 1)))["params"]
-    return jax.tree.map(lambda leaf: leaf + jnp.float32(0.1), params)
+    params = jax.jit(Everything().init)(jax.random.key(0), jnp.ones((2, 4, 4, 1)))["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf) + np.float32(0.1)), params)
 
 
 def nnx_params():
@@ -57,11 +57,10 @@ def test_the_penalties_of_kernels_and_of_everything(params, names):
     params, only = params(), "bias" not in names
     absolute = sum(np.abs(leaf).sum() for leaf in weights(params, names))
     squares = sum((leaf**2).sum() for leaf in weights(params, names))
-    for run in (lambda f: f, jax.jit):
-        l1 = run(lambda params, strength: jdrop.l1(params, strength, kernels_only=only))(params, 1e-2)
-        l2 = run(lambda params, strength: jdrop.l2(params, strength, kernels_only=only))(params, 1e-2)
-        assert l1.dtype == l2.dtype == jnp.float32
-        np.testing.assert_allclose([l1, l2], [1e-2 * absolute, 1e-2 * squares], rtol=1e-5)
+    both = jax.jit(lambda params, strength: [f(params, strength, kernels_only=only) for f in (jdrop.l1, jdrop.l2)])
+    l1, l2 = both(params, 1e-2)
+    assert l1.dtype == l2.dtype == jnp.float32
+    np.testing.assert_allclose([l1, l2], [1e-2 * absolute, 1e-2 * squares], rtol=1e-5)
 
 
 def test_a_bare_dict_a_model_and_partitioned_parameters():
@@ -195,6 +194,7 @@ def test_the_norm_of_each_unit_of_each_kind_of_layer():
     assert met  # both sides of the limit were tried
 
 
+@pytest.mark.slow
 def test_nnx_parameters_and_a_two_dimensional_bias():
     params = nnx_params()
     result = nnx.to_pure_dict(constrained(params, 0.5))

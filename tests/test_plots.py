@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from cases import key
+from tiers import some
 
 import jdrop
 
@@ -33,7 +34,7 @@ def _close_figures():
     plt.close("all")
 
 
-@pytest.mark.parametrize("draw", DRAW)
+@some("draw", DRAW, 0, 2)
 def test_the_axes_given_are_drawn_on_and_returned(draw):
     plt.close("all")
     figure, (ax, other) = plt.subplots(1, 2)
@@ -45,7 +46,7 @@ def test_the_axes_given_are_drawn_on_and_returned(draw):
     assert len(ax.get_legend().get_texts()) == len(ax.get_legend_handles_labels()[1]) > 0
 
 
-@pytest.mark.parametrize("draw", DRAW)
+@some("draw", DRAW, 1, 4)
 def test_a_new_figure_opens_without_axes_and_cuts_nothing_off(draw):
     plt.close("all")
     ax = draw(None)

@@ -33,6 +33,7 @@ def test_a_file_gets_no_bar_of_batches(capsys):
     assert "Monte Carlo" not in err
 
 
+@pytest.mark.slow
 def test_of_several_processes_the_first_writes_for_tensorboard(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
     write = tensorboard(tmp_path / "run")

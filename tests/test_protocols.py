@@ -161,6 +161,7 @@ def test_split_merge_clone_update_and_state(name):
     np.testing.assert_array_equal(again.jdrop(again.inputs), model.jdrop(model.inputs))
 
 
+@pytest.mark.slow
 @EACH
 def test_jit_moves_the_stream_and_reseed_sets_it_back(name):
     model = Net(name, nnx.Rngs(0))

@@ -409,7 +409,8 @@ def test_nnx_streams_and_modes(wrap):
     first(X, initial_carry=carry)
 
 
-@some("fresh", [False, True], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("fresh", [False, True])
 def test_an_nnx_cell_stepped_by_hand(fresh):
     rngs = nnx.Rngs(0)
     cell = jdrop.nnx.RecurrentDropout(nnx.LSTMCell(INPUTS, UNITS, rngs=rngs), 0.5, fresh=fresh, rngs=rngs)

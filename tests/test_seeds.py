@@ -106,6 +106,7 @@ def test_every_seed_stops_early_on_its_own():
     assert max(ends) < 75
 
 
+@pytest.mark.slow
 def test_seeds_are_resumed_from_their_checkpoint(tmp_path):
     options = {"eval_fn": EVALUATE, "eval_every": 3, "patience": 4} | SETTING
     step = vmap_seeds(STEP)

@@ -232,6 +232,7 @@ def test_an_evaluation_that_is_not_finite_is_named():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["philox4x32", "rbg"])
 def test_every_implementation_of_keys_trains_an_nnx_model(impl):
     model = jdrop.nnx.Dropout(0.5, rngs=nnx.Rngs(0))
