@@ -26,7 +26,7 @@ SCORES = {
     "max entropy": jdrop.mc.uncertainty.predictive_entropy,
     "mean std": jdrop.mc.acquisition.mean_std,
 }
-METHODS = (*SCORES, "BatchBALD", "random")
+METHODS, QUICK = (*SCORES, "BatchBALD", "random"), ("BALD", "BatchBALD", "random")
 PUBLISHED = {  # labels to an error of 10 and of 5 %
     "BALD": (145, 335), "variation ratio": (120, 295), "max entropy": (165, 355), "mean std": (230, 695),
     "random": (255, 835),
@@ -63,14 +63,14 @@ def run(args):
     images = load_images(args.data_dir)
     if images.train[0].shape[1] < 28:  # scikit-learn's digits of 8x8 pixels, too small for the network
         images = images._replace(train=enlarged(images.train), test=enlarged(images.test))
-    rounds, repeats = (1, 2) if args.quick else (args.rounds, REPEATS)
+    rounds, repeats, methods = (1, 2, QUICK) if args.quick else (args.rounds, REPEATS, METHODS)
     test = take(images.test, slice(300 if args.quick else None))
     data = jax.tree.map(jnp.asarray, images.train)
     root = jdrop.fold_in(jax.random.key(args.seed), "active")
     keys = network_keys(root, repeats, "repeat")
     size = START + rounds * BATCH
     first = jnp.stack([balanced(key, data[1]) for key in keys])
-    labelled = jnp.zeros((len(METHODS), repeats, size), jnp.int32).at[:, :, :START].set(first)
+    labelled = jnp.zeros((len(methods), repeats, size), jnp.int32).at[:, :, :START].set(first)
     errors = []
     counts = START + BATCH * np.arange(rounds + 1)
     for number, count in enumerate(counts):
@@ -79,22 +79,22 @@ def run(args):
         params, wrong = jax.device_get(learn(of_round, labelled, count, data, test))
         errors.append(100 * wrong)
         if number < rounds:
-            for i, method in enumerate(METHODS):
+            for i, method in enumerate(methods):
                 of_method = of_network(params, i)
                 picks = choose(method, of_round, of_method, labelled[i], count, data[0])
                 labelled = labelled.at[i, :, count : count + BATCH].set(picks)
         if number % 10 == 0:
-            shown = (f"{method} {error.mean():.1f} %" for method, error in zip(METHODS, errors[-1]))
+            shown = (f"{method} {error.mean():.1f} %" for method, error in zip(methods, errors[-1]))
             print(f"{count} labels: {', '.join(shown)}", flush=True)
-    errors = dict(zip(METHODS, np.stack(errors, 1)))
+    errors = dict(zip(methods, np.stack(errors, 1)))
 
     preface = f"{made_by()} {images.name}, {repeats} repeats; test error in %, ± is a standard error over repeats."
     table = [
-        {"labels": int(count)} | {method: estimate(errors[method][i]) for method in METHODS}
+        {"labels": int(count)} | {method: estimate(errors[method][i]) for method in methods}
         for i, count in enumerate(counts)
     ]
     save_table(table, args.out, "active", preface)
-    print(save_table([labels_to(method, errors[method], counts) for method in METHODS], args.out, "labels", preface))
+    print(save_table([labels_to(method, errors[method], counts) for method in methods], args.out, "labels", preface))
     draw(args.out / "active.png", table)
     print(f"wrote active.csv, active.md, labels.csv, labels.md and active.png in {args.out}")
 
@@ -184,8 +184,8 @@ def labels_to(method, errors, counts) -> dict:
 
 def draw(path, table):
     figure, axis = plt.subplots(figsize=(8.5, 5.5), layout="constrained")
-    counts = [row["labels"] for row in table]
-    for method in METHODS:
+    counts, (_, *methods) = [row["labels"] for row in table], table[0]
+    for method in methods:
         mean, error = np.array([row[method] for row in table]).T
         line = axis.plot(counts, mean, label=method)[0]
         axis.fill_between(counts, mean - error, mean + error, color=line.get_color(), alpha=0.2, lw=0)

@@ -21,11 +21,12 @@ KINDS = (
     "token_dropout", "drop_block", "multi_sample_dropout", "r_drop", "concrete_dropout", "variational_dropout",
     "masksembles",
 )  # fmt: skip
+QUICK = ("none", "dropout", "concrete_dropout", "variational_dropout", "masksembles")
 WITHOUT_RATE = ("none", "variational_dropout", "masksembles")
 
 
 def add_options(parser):
-    parser.add_argument("--only", action="append", choices=KINDS, help="may be repeated (default: all)")
+    parser.add_argument("--only", action="append", choices=KINDS, help="may be repeated (default: all; --quick: five)")
 
 
 def run(args):
@@ -39,7 +40,7 @@ def run(args):
         for part in (slice(TRAIN), slice(TRAIN, TRAIN + VALIDATION), slice(TRAIN + VALIDATION, None))
     )
     rows, curves = [], []
-    for kind in args.only or KINDS:
+    for kind in args.only or (QUICK if args.quick else KINDS):
         tried = rates[:1] if kind in WITHOUT_RATE else rates
         params = fit(root, kind, jnp.float32(tried), train, seeds, steps)
         predict = functools.partial(probabilities, kind=kind)
