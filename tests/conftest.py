@@ -32,6 +32,7 @@ def pytest_configure(config):
     # The quick tier lets XLA optimise less, since compiling is most of its time. The slow one, which has points of the
     # same matrices, runs what users run.
     quick = config.getoption("markexpr") == "not slow"
+    config.option.doctestmodules &= not quick  # all of them are slow, so that none needs to be found
     flags = f"--xla_force_host_platform_device_count=8 {CHEAP if quick else ''}"
     if flags not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"

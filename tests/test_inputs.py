@@ -10,11 +10,15 @@ from tiers import diagonal, some
 
 import jdrop
 
-FOUND = {
-    name: call
-    for name, call in calls.calls().items()
-    if call[0].__module__.startswith("jdrop.mc.") and not {"predict", "width"} & call[1].keys()
-}
+
+@pytest.fixture(scope="module")
+def found():
+    """{name: (function, arguments)} of the functions of arrays in `jdrop.mc`."""
+    return {
+        name: call
+        for name, call in calls.calls().items()
+        if call[0].__module__.startswith("jdrop.mc.") and not {"predict", "width"} & call[1].keys()
+    }
 
 
 def numbers(result):
@@ -32,53 +36,52 @@ def changed(arguments, change):
     return {name: change(value) if is_floats(value) else value for name, value in arguments.items()}
 
 
-@some(("name", "dtype"), diagonal([*FOUND], ["float16", "bfloat16"]))
-def test_16_bits_are_the_float32_of_the_same_values(name, dtype):
+@pytest.mark.slow
+def test_16_bits_are_the_float32_of_the_same_values(found):
     """Also once they are in float32, where probabilities of 16 bits no longer sum to 1."""
-    function, arguments = FOUND[name]
-    rounded = changed(arguments, lambda array: array.astype(dtype))
-    given, upcast = (
-        numbers(function(**rounded)),
-        numbers(function(**changed(rounded, lambda array: array.astype(jnp.float32)))),
-    )
-    for one, other in zip(given, upcast, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    tolerance = 0.15 if dtype == "bfloat16" else 0.02
-    if name not in ("batch_bald", "top_k", "plots.most_least_certain"):  # which choose
-        for one, whole in zip(given, numbers(function(**arguments)), strict=True):
-            if one.shape == whole.shape and one.size < 100:
-                assert np.mean(np.abs(one - whole) <= tolerance * (1 + np.abs(whole))) > 0.7
+    for (name, (function, arguments)), dtype in diagonal(found.items(), ["float16", "bfloat16"]):
+        rounded = changed(arguments, lambda array, dtype=dtype: array.astype(dtype))
+        upcast = changed(rounded, lambda array: array.astype(jnp.float32))
+        given = numbers(function(**rounded))
+        for one, other in zip(given, numbers(function(**upcast)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=name)
+        tolerance = 0.15 if dtype == "bfloat16" else 0.02
+        if name not in ("batch_bald", "top_k", "plots.most_least_certain"):  # which choose
+            for one, whole in zip(given, numbers(function(**arguments)), strict=True):
+                if one.shape == whole.shape and one.size < 100:
+                    assert np.mean(np.abs(one - whole) <= tolerance * (1 + np.abs(whole))) > 0.7, name
 
 
-@some(
-    ("name", "kind"),
-    diagonal([name for name in FOUND if not name.startswith("plots")], ["numpy", "list", "torch", "float64"]),
-)
-def test_arrays_of_other_libraries_are_the_same(name, kind):
-    function, arguments = FOUND[name]
-    make = {"numpy": np.asarray, "list": lambda a: np.asarray(a).tolist()}
-    make["float64"] = lambda a: np.asarray(a, np.float64)
-    if kind == "torch":
-        torch = pytest.importorskip("torch")
-        make["torch"] = lambda a: torch.tensor(np.asarray(a))
-    for one, other in zip(
-        numbers(function(**changed(arguments, make[kind]))), numbers(function(**arguments)), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-LABELLED = [name for name, (_, arguments) in FOUND.items() if "labels" in arguments]
+OTHERS = {
+    "numpy": np.asarray,
+    "list": lambda a: np.asarray(a).tolist(),
+    "float64": lambda a: np.asarray(a, np.float64),
+    "torch": lambda a: pytest.importorskip("torch").tensor(np.asarray(a)),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LABELLED)
-def test_labels_of_every_type_of_integer(name):
-    function, arguments = FOUND[name]
-    wanted = numbers(function(**arguments))
-    for dtype in (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64, np.uint64):
-        found = numbers(function(**(arguments | {"labels": np.asarray(arguments["labels"]).astype(dtype)})))
-        for one, other in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_arrays_of_other_libraries_are_the_same(found, kind):
+    """A fourth of the functions for each, since all take them by the same doors."""
+    found = {name: call for name, call in found.items() if not name.startswith("plots")}
+    for (name, (function, arguments)), of_this in diagonal(found.items(), OTHERS):
+        if of_this == kind:
+            given = numbers(function(**changed(arguments, OTHERS[kind])))
+            for one, other in zip(given, numbers(function(**arguments)), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_labels_of_every_type_of_integer(found):
+    for name, (function, arguments) in found.items():
+        if "labels" not in arguments:
+            continue
+        wanted = numbers(function(**arguments))
+        for dtype in (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64, np.uint64):
+            given = numbers(function(**(arguments | {"labels": np.asarray(arguments["labels"]).astype(dtype)})))
+            for one, other in zip(given, wanted, strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=name)
 
 
 @some("classes", [128, 200, 256, 300], 0, 3)
@@ -93,15 +96,14 @@ def test_labels_that_reach_the_end_of_their_type(classes, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FOUND)
-def test_masked_arrays_are_refused(name):
+def test_masked_arrays_are_refused(found):
     """Each argument that is an array, by its name."""
-    function, arguments = FOUND[name]
-    for argument, value in arguments.items():
-        if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim:
-            masked = np.ma.masked_array(np.asarray(value), np.zeros(value.shape, bool))
-            with pytest.raises((TypeError, ValueError), match=f"{argument} .*masked"):
-                function(**(arguments | {argument: masked}))
+    for function, arguments in found.values():
+        for argument, value in arguments.items():
+            if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim:
+                masked = np.ma.masked_array(np.asarray(value), np.zeros(value.shape, bool))
+                with pytest.raises((TypeError, ValueError), match=f"{argument} .*masked"):
+                    function(**(arguments | {argument: masked}))
     plt.close("all")
 
 
