@@ -10,7 +10,7 @@ scikit-learn's, with a squared-exponential kernel and noise, fitted by its margi
 The table has the standard deviation of the predicted function where the data end and at three distances from there.
 Expect that of ReLU networks to grow away from the data, and that of tanh networks to stay bounded. FOLDER has train.h5
 and test.h5 (github.com/yaringal/DropoutUncertaintyCaffeModels, co2_regression), or a folder co2 with them. Needs h5py,
-of the extra `experiments`. Writes co2.csv, co2.md and co2.png. About six minutes on two cores.
+of the extra `experiments`. Writes co2.csv, co2.md and co2.png. About twenty minutes on two cores.
 
 Paper: Gal & Ghahramani 2016, "Dropout as a Bayesian approximation", figure 2 (there four and five layers).
 """
