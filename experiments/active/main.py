@@ -118,10 +118,9 @@ def learn(keys, labelled, count, data, test):
         params = fit(key, rows, count, data)
         return params, (MODEL.apply({"params": params}, test[0], True).argmax(-1) != test[1]).mean()
 
-    runs, mesh = jax.vmap(jax.vmap(of_run), (None, 0)), cores()
-    methods = PartitionSpec("device") if len(labelled) % mesh.size == 0 else PartitionSpec()
-    specs = (PartitionSpec(), methods)
-    return jax.shard_map(runs, mesh=mesh, in_specs=specs, out_specs=methods, check_vma=False)(keys, labelled)
+    runs, methods = jax.vmap(jax.vmap(of_run), (None, 0)), PartitionSpec("device")
+    specs = {"in_specs": (PartitionSpec(), methods), "out_specs": methods}
+    return jax.shard_map(runs, mesh=cores(len(labelled)), check_vma=False, **specs)(keys, labelled)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,6 +14,7 @@ def use_all_cores():
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
-def cores() -> Mesh:
-    """All devices along one axis, "device"."""
-    return jax.make_mesh((len(jax.devices()),), ("device",), axis_types=(AxisType.Auto,))
+def cores(count) -> Mesh:
+    """As many devices as divide `count` runs evenly, along one axis, "device"."""
+    size = max(size for size in range(1, len(jax.devices()) + 1) if count % size == 0)
+    return jax.make_mesh((size,), ("device",), axis_types=(AxisType.Auto,), devices=jax.devices()[:size])

@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from experiments.common.timing import Case
 from experiments.common.transformer import RATE
@@ -75,7 +75,7 @@ def of_keras(shape, image) -> dict:
             return y, *pullback(g), state
 
         layer.build(shape)
-        x = jax.numpy.asarray(np.ones(shape, np.float32))
+        x = jnp.ones(shape)
         return Case(jax.jit(both), ([each.value for each in layer.non_trainable_variables], x, x))
 
     return {name: case(make(RATE)) for name, make in kinds.items()}

@@ -147,7 +147,7 @@ def train(x, y, keys, rates, taus, *, hidden, epochs):
       rates: shape (splits, rates).
       taus: shape (splits, taus), of the standardised target.
     """
-    mesh = cores()
+    mesh = cores(len(jax.devices()))  # all, also where the work does not divide: the results stay on the same devices
     axis = next((axis for axis, count in enumerate(rates.shape) if count % mesh.size == 0), None)
     sharded = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "device")
     of_split = sharded if axis == 0 else PartitionSpec()

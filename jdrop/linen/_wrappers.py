@@ -1,5 +1,6 @@
 """Dropout around another module for Flax Linen: of its weights, and of several masks for its input."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -53,10 +54,10 @@ class DropConnect(Drawing):
           **given: what the module takes by name.
         """
         key, mode = self._draw(deterministic, rng, self.rate)
-        options: Any = {"scaling": self.scaling, "kernels_only": self.kernels_only}
+        drop = functools.partial(drop_connect, scaling=self.scaling, kernels_only=self.kernels_only)
 
         def dropped(variables):
-            return {"params": drop_connect(key, variables["params"], self.rate, mode, **options)}
+            return {"params": drop(key, variables["params"], self.rate, mode)}
 
         if self.is_initializing():  # the weights, whole: Flax's own `init` would store what is left of them
             self.layer(*inputs, **given)

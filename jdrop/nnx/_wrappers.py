@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jdrop._types import Flag, Scaling
 from jdrop.functional import multi_sample_dropout
-from jdrop.nnx._layer import Drawing
+from jdrop.nnx._layer import Drawing, Layer
 from jdrop.weights import drop_connect
 
 
@@ -68,13 +68,14 @@ class DropConnect(Drawing):
         """
         key, mode = self._draw(deterministic, rngs, self.rate)
         graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
-        options: Any = {"scaling": self.scaling, "kernels_only": self.kernels_only}
-        dropped = drop_connect(key, params, self.rate, mode, **options)
+        dropped = drop_connect(key, params, self.rate, mode, scaling=self.scaling, kernels_only=self.kernels_only)
         return nnx.merge(graph, dropped, rest)(*inputs, **given)  # which shares the variables of `rest`
 
 
-class MultiSampleDropout(Drawing):
+class MultiSampleDropout(Layer):
     """`jdrop.multi_sample_dropout` as a module: the outputs of a head for several masks of its input.
+
+    They have a first axis of the samples; of one at evaluation.
 
     Args:
       head: the module that all samples share; it changes nothing of its own at a call.
@@ -95,6 +96,9 @@ class MultiSampleDropout(Drawing):
       Inoue 2019, "Multi-sample dropout for accelerated training and better generalization".
     """
 
+    _function = staticmethod(multi_sample_dropout)
+    _options = ("head", "num_samples")
+
     def __init__(
         self,
         head: nnx.Module,
@@ -105,24 +109,6 @@ class MultiSampleDropout(Drawing):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
     ) -> None:
-        super().__init__(deterministic, rng_collection, rngs)
+        super().__init__(rate, deterministic=deterministic, rng_collection=rng_collection, rngs=rngs)
         self.head: Any = head
-        self.rate: ArrayLike = rate
         self.num_samples: int = num_samples
-
-    def __call__(
-        self,
-        inputs: ArrayLike,
-        *,
-        deterministic: Flag | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
-    ) -> Any:
-        """The head's outputs, with a first axis of the samples; of one at evaluation.
-
-        Args:
-          inputs: its `x`.
-          deterministic: True at evaluation; goes before the module's own.
-          rngs: a key, stream or Rngs to use instead of the module's stream.
-        """
-        key, mode = self._draw(deterministic, rngs, self.rate)
-        return multi_sample_dropout(key, inputs, self.rate, mode, head=self.head, num_samples=self.num_samples)
