@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import array, key
+from cases import IMPLEMENTATIONS, array, key
 from flax import nnx
 from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -17,6 +17,7 @@ from scipy import stats
 from tiers import some
 
 import jdrop
+from jdrop.functional._inlined import inlined
 
 TOKENS = np.random.default_rng(3).integers(2, 8, (8, 12))
 PADDING = TOKENS == 2
@@ -282,6 +283,19 @@ def test_gaussian_noise_is_that_of_the_specified_normals():
             jdrop.gaussian_noise(key(), X, bad)
     with pytest.raises(ValueError, match=r"std has shape \(3,\)"):
         jdrop.gaussian_noise(key(), X, jnp.ones(3))
+
+
+@pytest.mark.parametrize("partitionable", [True, False])
+@some("impl", IMPLEMENTATIONS, 0)
+def test_the_numbers_that_are_inlined_are_those_of_jax(impl, partitionable):
+    root = key(5, impl)
+    both = lambda draw, k: equal(*(np.asarray(draw(each)) for each in (inlined(k), k)))
+    with jax.threefry_partitionable(partitionable), jax.enable_x64(True):
+        for shape in ((), (0,), (7,), (3, 1, 5), (2, 3, 4, 5)):
+            for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+                both(lambda k, shape=shape, dtype=dtype: jax.random.normal(k, shape, dtype), root)
+                both(lambda k, shape=shape, dtype=dtype: jax.random.uniform(k, shape, dtype, 1e-9), root)
+        both(jax.vmap(lambda k: jax.random.bits(k, (6,), jnp.uint32)), jax.random.split(root, 3))
 
 
 @some(

@@ -10,6 +10,7 @@ from jdrop._checks import as_flag, at_least_float32, is_concrete, to_array
 from jdrop._keys import used_once
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, check_dtype, draws_at
+from jdrop.functional._inlined import inlined
 from jdrop.masks._rate import as_rate
 from jdrop.masks._shape import fits
 
@@ -119,7 +120,7 @@ def _noisy(key, x, std, name, deterministic, function):
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def noisy(key, x, std):
-        noise = std * jax.random.normal(key, x.shape, dtype)
+        noise = std * jax.random.normal(inlined(key), x.shape, dtype)
         return function(x.astype(dtype), noise).astype(x.dtype)
 
     return noisy(used_once(key), x, std)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jdrop._checks import as_flag, as_real, as_scalar, at_least_float32
-from jdrop._keys import as_typed_key, used_once
+from jdrop._keys import used_once
 from jdrop._types import Flag
 from jdrop.functional._dropout import as_input, check_dtype, draws_at
+from jdrop.functional._inlined import inlined
 from jdrop.masks._rate import as_rate
 from jdrop.masks._shape import fits
 
@@ -63,7 +64,7 @@ def concrete_dropout(
         rate = jnp.where((rate >= 0) & (rate <= 1), jnp.asarray(rate, dtype), jnp.nan)
         edge = (rate == 0) | (rate == 1)
         inner = jnp.where(edge, jnp.asarray(0.5, dtype), rate)  # so that no derivative at an edge is infinite
-        u = jax.random.uniform(key, x.shape, dtype, minval=jnp.finfo(dtype).tiny)
+        u = jax.random.uniform(inlined(key), x.shape, dtype, minval=jnp.finfo(dtype).tiny)
         kept = jax.nn.sigmoid(-(_logit(inner) + _logit(u)) / jnp.asarray(temperature, dtype)) / (1 - inner)
         kept = jnp.where(edge, jnp.where(rate == 0, 1, 0), kept)
         if deterministic is not False:
@@ -168,7 +169,7 @@ def variational_dropout(
         return mean
     dtype = at_least_float32(x.dtype)
     variance = (x.astype(dtype) ** 2) @ (jnp.exp(log_alpha.astype(dtype)) * kernel.astype(dtype) ** 2)
-    noise = jax.random.normal(as_typed_key(key), mean.shape, dtype)
+    noise = jax.random.normal(inlined(used_once(key)), mean.shape, dtype)
     if deterministic is not False:
         noise = jnp.where(deterministic, 0, noise)
     # The root has no derivative at 0, where there is no input or no weight, and then no noise either.

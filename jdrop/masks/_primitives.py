@@ -110,10 +110,11 @@ def _alike(*operands):
 # What a platform makes of them.
 
 
-def _keep_rule(platform):
-    unroll = platform == "cuda"
+_SMALL = 2**14  # elements of a mask, 16 vector registers of a TPU
 
-    def keep(data, low, all_dropped, start, *, spec, sizes, aligned, local):
+
+def _keep_rule(platform):
+    def keep(data, low, all_dropped, start, *, spec, sizes, aligned, local, unroll):
         mask, shape = _mask(data, low, all_dropped, spec), spec.shape
         if sizes != shape:
             return packed.tile(mask, start, sizes, unroll, aligned)
@@ -124,7 +125,9 @@ def _keep_rule(platform):
 
     def rule(ctx, *args, levels, **params):
         local = is_local(axis_context(ctx))
-        return _lower(ctx, _mapped(functools.partial(keep, local=local, **params), levels), *args)
+        # A loop on a TPU takes longer to start its turns than XLA to draw a small mask's words once for each lane.
+        unroll = platform == "cuda" or (platform == "tpu" and ctx.avals_out[0].size <= _SMALL)
+        return _lower(ctx, _mapped(functools.partial(keep, local=local, unroll=unroll, **params), levels), *args)
 
     return rule
 
