@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import IMPLEMENTATIONS, RATES, SHAPES, array, key
+from cases import IMPLEMENTATIONS, RATES, array, key
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from lowering import lowered
@@ -20,10 +20,9 @@ from tiers import some
 
 import jdrop
 from jdrop.masks import _gpu as gpu
-from jdrop.masks import _packed as packed
 from jdrop.masks import _primitives as primitives
 from jdrop.masks import _tpu as tpu
-from jdrop.masks._mask import Mask, Spec
+from jdrop.masks._mask import Spec
 from jdrop.masks._rate import as_rate, threshold
 
 ROWS = (2, 33, 64)
@@ -311,15 +310,6 @@ def test_forward_and_backward_lower_to_one_kernel_each(platform, impl):
     assert text.count(f"@{KERNEL[platform]}") + text.count(f"@__gpu${KERNEL[platform]}") == 1
     assert "256x64xi" not in text
     assert "256x64xf32" not in text
-
-
-@some("impl", IMPLEMENTATIONS, 0)
-@some("rate", RATES, 2)
-def test_words_are_the_same_written_out(impl, rate):
-    """As on a GPU, and small masks on a TPU, where no more than 2**14 elements have no loop."""
-    for shape in SHAPES:
-        mask = Mask(key(3, impl), threshold(as_rate(rate)), shape, 16)
-        same_bits(packed.opened(packed.draw(mask, unroll=True), shape), jdrop.keep_mask(key(3, impl), shape, rate))
 
 
 def test_a_small_mask_has_no_loop_on_a_tpu():
