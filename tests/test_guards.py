@@ -87,6 +87,8 @@ def test_every_public_draw_consumes_its_key():
         "keep_mask": lambda k: jdrop.keep_mask(k, (4, 4), 0.5),
         "dot_product_attention": lambda k: jdrop.dot_product_attention(k, x[:, None], x[:, None], x[:, None], 0.5),
         "zoneout": lambda k: jdrop.zoneout(k, x, x + 1, 0.5),
+        "gaussian_noise": lambda k: jdrop.gaussian_noise(k, x, 0.5),
+        "variational_dropout": lambda k: jdrop.variational_dropout(k, x, x, x),
         "variational_mask": lambda k: jdrop.variational_mask(k, (4,), 0.5),
         "random": lambda k: jdrop.mc.acquisition.random(k, 3),
         "normal": lambda k: jax.random.normal(k, (3,)),
@@ -98,9 +100,10 @@ def test_every_public_draw_consumes_its_key():
                 with pytest.raises(jax.errors.KeyReuseError):
                     jax.jit(lambda k, a=first, b=second: (a(k), b(k)))(key(1))
         heads = x[:, None]
-        for name in ("dropout", "zoneout", "attention"):  # the backward pass is no second use
+        for name in ("dropout", "gaussian", "zoneout", "attention"):  # the backward pass is no second use
             one = {
                 "dropout": lambda x, k: jdrop.dropout(k, x, 0.5),
+                "gaussian": lambda x, k: jdrop.gaussian_dropout(k, x, 0.5),
                 "zoneout": lambda x, k: jdrop.zoneout(k, x, x, 0.5),
                 "attention": lambda x, k: jdrop.dot_product_attention(k, x[:, None], heads, heads, 0.5, block_size=2),
             }
