@@ -1,5 +1,7 @@
 """Experiments run as a user runs them."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -23,3 +25,15 @@ def run(*arguments, **variables):
     environment["XLA_FLAGS"] = CHEAP
     command = [sys.executable, "-W", "error", "-m", "experiments", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment | variables)
+
+
+def refused(*arguments) -> tuple[int, str]:
+    """The status of a command that ends before its work begins, in this process, and what it says of that."""
+    from experiments.__main__ import main  # not above: JAX is imported when its settings are made
+
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+    return status, said.getvalue()

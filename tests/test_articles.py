@@ -180,11 +180,3 @@ def test_one_article(tmp_path):
     tables = ("article_003", "article_003_claims", "article_003_errors")
     names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md")}
     assert {path.name for path in tmp_path.iterdir()} == names | {"article_003.png"}
-
-
-@pytest.mark.slow
-def test_articles_says_which_files_it_misses(tmp_path):
-    result = run("articles", "--data-dir", str(tmp_path))
-    assert result.returncode == 1
-    assert f"looked in {tmp_path}" in result.stderr
-    assert "train-images-idx3-ubyte  (missing)" in result.stderr

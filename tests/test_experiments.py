@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from commands import run
-from tiers import some
+from commands import refused, run
 
 from experiments.common import idx as idx_files
 from experiments.common import images, networks, ratios, tables, timing
@@ -30,12 +29,12 @@ def test_help_lists_the_experiments():
         assert f"\n  {name} " in result.stdout
 
 
-@some("name", ["nope", "common", "digit", "__main__"], 0)
+@pytest.mark.parametrize("name", ["nope", "common", "digit", "__main__"])
 def test_an_unknown_name_exits_with_2_and_the_list(name):
-    result = run(name)
-    assert result.returncode == 2
-    assert f"no experiment {name!r}" in result.stderr
-    assert "\n  digits " in result.stderr
+    status, said = refused(name)
+    assert status == 2
+    assert f"no experiment {name!r}" in said
+    assert "\n  digits " in said
 
 
 @pytest.mark.slow
@@ -100,13 +99,15 @@ def test_labels_of_more_classes_than_there_are(tmp_path, monkeypatch):
         images.load_mnist(tmp_path)
 
 
-@pytest.mark.slow
-def test_an_output_that_is_a_file(tmp_path):
+def test_an_output_that_is_a_file(tmp_path, monkeypatch):
     (tmp_path / "it").write_text("kept")
-    result = run("mnist", "--out", str(tmp_path / "it"), JDROP_DATA="")
-    assert result.returncode == 2
-    assert f"--out is {tmp_path / 'it'}, which is a file: name a folder" in result.stderr
-    assert "no folder was named" in run("mnist", JDROP_DATA="").stderr
+    monkeypatch.setenv("JDROP_DATA", "")
+    status, said = refused("mnist", "--out", str(tmp_path / "it"))
+    assert status == 2
+    assert f"--out is {tmp_path / 'it'}, which is a file: name a folder" in said
+    status, said = refused("mnist")
+    assert status == 1
+    assert "no folder was named" in said
 
 
 def idx(array) -> bytes:
@@ -145,17 +146,19 @@ def test_damaged_idx_files(tmp_path, content, message):
         idx_files.read_idx(tmp_path / "it.gz", (2,))
 
 
-@pytest.mark.slow
-def test_mnist_says_which_files_it_misses(tmp_path):
+@pytest.mark.parametrize("experiment", ["mnist", "articles"])
+def test_an_experiment_says_which_files_it_misses(tmp_path, monkeypatch, experiment):
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"")
-    for result in (run("mnist", "--data-dir", str(tmp_path)), run("mnist", JDROP_DATA=str(tmp_path))):
-        assert result.returncode == 1
-        assert f"looked in {tmp_path}" in result.stderr
+    monkeypatch.setenv("JDROP_DATA", "elsewhere")
+    given = refused(experiment, "--data-dir", str(tmp_path))
+    monkeypatch.setenv("JDROP_DATA", str(tmp_path))
+    for status, said in (given, refused(experiment)):
+        assert status == 1
+        assert f"looked in {tmp_path}" in said
         for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"):
-            assert f"{name}  (missing)" in result.stderr
-        assert "t10k-labels-idx1-ubyte\n" in result.stderr
-        assert "--data-dir or the environment variable JDROP_DATA" in result.stderr
-    assert "no folder was named" in run("mnist").stderr
+            assert f"{name}  (missing)" in said
+        assert "t10k-labels-idx1-ubyte\n" in said
+        assert "--data-dir or the environment variable JDROP_DATA" in said
 
 
 def test_the_pooling_of_mnist_is_flax_s():

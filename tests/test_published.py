@@ -12,12 +12,13 @@ from commands import run
 from scipy.special import logsumexp
 
 import jdrop
+from experiments import MissingFiles
 from experiments.active.main import labels_to, patches
 from experiments.all import main as all_of_them
 from experiments.common import images, networks, provenance
 from experiments.common.tables import Estimate
 from experiments.uci import search as uci
-from experiments.uci.main import verdict
+from experiments.uci.main import load, verdict
 
 KEY = jax.random.key(3)
 
@@ -180,6 +181,5 @@ def test_uci_on_a_set_of_one_s_own(tmp_path):
     taus = {float(split["tau"]) for split in splits}
     assert taus <= {0.1, 0.5}
     assert row["at the edge"] == "2 of 2"
-    missing = run("uci", "--data-dir", str(tmp_path / "elsewhere"))
-    assert missing.returncode == 1
-    assert "bostonHousing is missing (looked in" in missing.stderr
+    with pytest.raises(MissingFiles, match=r"bostonHousing is missing \(looked in"):
+        load(tmp_path / "elsewhere", "bostonHousing", None)
