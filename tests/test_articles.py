@@ -1,16 +1,18 @@
 """The experiment on the source articles: their errors, verdicts, and the parts that no other test sees."""
 
+import csv
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import run
 from scipy import ndimage, stats
 
 import jdrop
+from experiments.__main__ import main
 from experiments.articles import cost, ensemble, formulas, regularizers
+from experiments.articles import main as articles
 from experiments.common import claims, images, networks
 from experiments.common.tables import Estimate
 from experiments.common.variants import Parts, train_variants
@@ -173,10 +175,18 @@ def test_max_norm_of_each_network():
     assert norms[2].min() > 0.7
 
 
-@pytest.mark.slow
-def test_one_article(tmp_path):
-    result = run("articles", "--quick", "--article", "003", "--out", str(tmp_path))
-    assert result.returncode == 0, result.stderr
+def test_one_article(tmp_path, monkeypatch):
+    """Its tables and its picture have its number, and no other article is asked."""
+
+    def part(run):
+        """Find nothing."""
+        row = {"article": "003", "seeds": run.seeds}
+        return claims.Findings(systems=[row], claims=[row], panels=[lambda ax: ax.plot([0, 1])])
+
+    monkeypatch.setattr(articles, "ARTICLES", {"003": (part,), "004": (lambda run: 1 / 0,)})
+    assert main(["articles", "--article", "003", "--out", str(tmp_path)]) == 0
     tables = ("article_003", "article_003_claims", "article_003_errors")
     names = {f"{table}.{kind}" for table in tables for kind in ("csv", "md")}
     assert {path.name for path in tmp_path.iterdir()} == names | {"article_003.png"}
+    (row,) = csv.DictReader((tmp_path / "article_003_claims.csv").read_text().splitlines())
+    assert row == {"article": "003", "seeds": "5"}
