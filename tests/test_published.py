@@ -71,6 +71,15 @@ def test_uci_predictions_are_mixtures_over_passes():
 @pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # which optax's Adam needs
 @jax.enable_x64(True)  # for Adam's first steps enlarge what rounds off in small gradients
+def test_a_column_of_one_value_is_standardised_to_zero():
+    """In the arithmetic of the test data too, whose values are those of the training data."""
+    columns = np.stack([np.full(10741, 0.998), np.arange(10741)], 1)[None]
+    values, (mean, std) = uci.standardised(columns)
+    np.testing.assert_allclose(values[0, :, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(values[0, :, 1].std(), 1, rtol=1e-5)
+    np.testing.assert_allclose((jnp.float32(columns) - mean) / std, values, atol=1e-5)
+
+
 def test_uci_networks_are_those_of_a_plain_loop():
     """One split, rate and tau of the grid, step by step, the last batch of an epoch a small one."""
     count, features, hidden, epochs = 150, 3, 4, 2

@@ -66,7 +66,7 @@ def fit_networks(keys, x, y, rates, taus, **options) -> Networks:
 
 def standardised(values):
     mean, std = (np.expand_dims(statistic(values, 1), 1) for statistic in (np.mean, np.std))
-    std = np.where(std == 0, 1, std)
+    std = np.where(values.min(1, keepdims=True) == values.max(1, keepdims=True), 1, std)  # else one of rounding errors
     mean, std, values = (jnp.asarray(each, jnp.float32) for each in (mean, std, (values - mean) / std))
     return values, (mean, std)
 
