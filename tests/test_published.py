@@ -68,9 +68,6 @@ def test_uci_predictions_are_mixtures_over_passes():
                     np.testing.assert_allclose(found[name][split, :, i, j], values, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@jax.numpy_dtype_promotion("standard")  # which optax's Adam needs
-@jax.enable_x64(True)  # for Adam's first steps enlarge what rounds off in small gradients
 def test_a_column_of_one_value_is_standardised_to_zero():
     """In the arithmetic of the test data too, whose values are those of the training data."""
     columns = np.stack([np.full(10741, 0.998), np.arange(10741)], 1)[None]
@@ -80,6 +77,9 @@ def test_a_column_of_one_value_is_standardised_to_zero():
     np.testing.assert_allclose((jnp.float32(columns) - mean) / std, values, atol=1e-5)
 
 
+@pytest.mark.slow
+@jax.numpy_dtype_promotion("standard")  # which optax's Adam needs
+@jax.enable_x64(True)  # for Adam's first steps enlarge what rounds off in small gradients
 def test_uci_networks_are_those_of_a_plain_loop():
     """One split, rate and tau of the grid, step by step, the last batch of an epoch a small one."""
     count, features, hidden, epochs = 150, 3, 4, 2
