@@ -59,6 +59,8 @@ def test_the_network_whose_passes_are_timed_has_a_prefix_without_dropout():
 
 
 def test_estimates_and_tables(tmp_path):
+    assert str(tables.Estimate(0.00061, 0.00004)) == "0.00061 ± 0.00004"
+    assert str(tables.Estimate(2.0, 0.0)) == "2.0000 ± 0.0000"
     value = tables.estimate([1.0, 2.0, 4.0])
     assert value.mean == pytest.approx(7 / 3)
     assert value.error == pytest.approx(np.std([1, 2, 4], ddof=1) / np.sqrt(3))

@@ -1,6 +1,7 @@
 """Tables as text, CSV and Markdown."""
 
 import csv
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ class Estimate(NamedTuple):
     error: float
 
     def __str__(self):
-        return f"{self.mean:.4f} ± {self.error:.4f}"
+        places = max(4, -math.floor(math.log10(self.error))) if self.error > 0 else 4  # so that an error is seen
+        return f"{self.mean:.{places}f} ± {self.error:.{places}f}"
 
 
 def estimate(values) -> Estimate:

@@ -46,7 +46,7 @@ def family(quick):
         for name, f in members.items()
     }
     theirs = relatives.cases(shape, image)
-    times = measure(cases | theirs, blocks=1 if quick else 7, seconds=0.001 if quick else 0.1)
+    times = measure(cases | theirs, blocks=1 if quick else 25, seconds=0.001 if quick else 0.1)
     for name, x in inputs.items():
         about = {"shape": x.shape, "dtype": "float32", "rate": RATE, "key": "threefry2x32", "mode": "jitted"}
         ours = (name, times[name])
