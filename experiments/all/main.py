@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 
+import jax
+
 from experiments import MissingFiles
 from experiments.common.command import call
 from experiments.common.headers import experiments
@@ -19,17 +21,24 @@ RAN, LEFT_OUT, FAILED = "ran", "left out: its data are missing", "failed"
 
 def run(args):
     table = []
-    for name in (name for name in experiments() if name not in OTHERS):
-        folder = args.out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        options = ["--seed", str(args.seed), "--out", str(folder), *(["--quick"] if args.quick else [])]
-        began = time.perf_counter()
-        outcome = in_a_process(attempt, name, options, args.data_dir, folder / "log.txt")
-        table.append({"experiment": name, "outcome": outcome, "seconds": f"{time.perf_counter() - began:.0f}"})
-        print(" ".join(table[-1].values()), flush=True)
+    names = [name for name in experiments() if name not in OTHERS]
+    with concurrent.futures.ThreadPoolExecutor(2 if args.quick else 1) as pool:
+        for row in pool.map(lambda name: outcome(name, args), names):
+            table.append(row)
+            print(" ".join(row.values()), flush=True)
     print(save_table(table, args.out, "all"))
     print(f"wrote all.csv and all.md in {args.out}, and a folder for each experiment, with its output in log.txt")
     return int(any(row["outcome"] == FAILED for row in table))
+
+
+def outcome(name, args) -> dict:
+    """An experiment's row of the table."""
+    folder = args.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--seed", str(args.seed), "--out", str(folder), *(["--quick"] if args.quick else [])]
+    began = time.perf_counter()
+    ended = in_a_process(attempt, name, options, args.data_dir, folder / "log.txt")
+    return {"experiment": name, "outcome": ended, "seconds": f"{time.perf_counter() - began:.0f}"}
 
 
 def in_a_process(function, *arguments) -> str:
@@ -47,6 +56,8 @@ def in_a_process(function, *arguments) -> str:
 def attempt(name, options, data_dir, log) -> str:
     """Run an experiment, with what it prints in a file."""
     sys.argv[1:] = [name, *options]
+    # In small an experiment runs for a moment, and most of its time is XLA's.
+    jax.config.update("jax_disable_most_optimizations", "--quick" in options)
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             return FAILED if call(name, options, data_dir) else RAN

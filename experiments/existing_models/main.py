@@ -1,5 +1,6 @@
 """The comparison and its report."""
 
+import contextlib
 import statistics
 
 import jax
@@ -52,23 +53,23 @@ def train_step(params, loss):
 
 def of_model(name, plain, plain_params, step, params, args):
     key = jax.random.key(args.seed)
-    fast = jdrop.accelerate(step)
-    before, after = step(params, key), fast(params, key)
-    check(name, before, after)
-    cases = {
-        "no dropout": Case(plain, (plain_params, key)),
-        "as it is": Case(step, (params, key)),
-        "accelerate": Case(fast, (params, key)),
+    steps = {
+        "no dropout": (plain, (plain_params, key)),
+        "as it is": (step, (params, key)),
+        "accelerate": (step, (params, key)),
     }
+    cases, compiling = {}, {}
+    for case, (function, arguments) in steps.items():
+        seconds = []
+        for _ in range(1 if args.quick else 3):
+            with jdrop.accelerate() if case == "accelerate" else contextlib.nullcontext():
+                program, taken = compiled(function, arguments)
+            seconds.append(taken)
+        cases[case], compiling[case] = Case(program, arguments), statistics.median(seconds)
+    fast = jdrop.accelerate(step)
+    check(name, cases["as it is"].function(params, key), fast(params, key))
     times = measure(cases, blocks=1 if args.quick else 15, seconds=0.001 if args.quick else 0.5)
     for case, seconds in times.items():
-        function, arguments, _ = cases[case]
-        repeats = 1 if args.quick else 3
-        if case == "accelerate":
-            with jdrop.accelerate():
-                scratch, compiling = compilation(step, arguments, repeats)
-        else:
-            scratch, compiling = compilation(function, arguments, repeats)
         ratio = seconds / times["no dropout"]
         yield {
             "model": name,
@@ -77,8 +78,8 @@ def of_model(name, plain, plain_params, step, params, args):
             "times no dropout": f"{ratio:.3f}",
             "at most": f"{TARGET.least}" if case == "accelerate" else "-",
             "met": TARGET.met(round(ratio, 3)) if case == "accelerate" else "-",
-            "scratch, MiB": f"{scratch / 2**20:.2f}",
-            "compilation, s": f"{compiling:.2f}",
+            "scratch, MiB": f"{cases[case].function.memory_analysis().temp_size_in_bytes / 2**20:.2f}",
+            "compilation, s": f"{compiling[case]:.2f}",
             "masks by jdrop": sum(draw.times for draw in fast.report.draws) if case == "accelerate" else "-",
             "draws left": len(fast.report.left) if case == "accelerate" else "-",
         }
@@ -93,12 +94,6 @@ def check(name, before, after):
             raise AssertionError(f"{name}: {old.dtype} {old.shape} became {new.dtype} {new.shape}.")
         if not jnp.isfinite(new).all():
             raise AssertionError(f"{name}: a parameter of shape {new.shape} is not finite any more.")
-
-
-def compilation(step, arguments, repeats):
-    """Bytes of scratch memory of a step, and the seconds that compiling it takes."""
-    programs, seconds = zip(*(compiled(step, arguments) for _ in range(repeats)))
-    return programs[-1].memory_analysis().temp_size_in_bytes, statistics.median(seconds)
 
 
 def draw(path, rows):
