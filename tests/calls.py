@@ -96,8 +96,8 @@ def family():
 def calls():
     """{name: (function, {argument: value})}; with every argument that has junk to fear."""
     mc, t = jdrop.mc, jdrop.training
-    samples = mc.samples(predict, key(), X, 25, consistent=True)
-    p, outputs = samples.mean(0), mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0] + 3, key(), X, 25)
+    samples = mc.samples(predict, key(), X, 5, consistent=True)
+    p, outputs = samples.mean(0), mc.samples(lambda k, x: jdrop.dropout(k, x, 0.5)[:, 0] + 3, key(), X, 5)
     targets, ones = jnp.arange(6.0), jnp.ones(6)
     model, net = NNXNet(nnx.Rngs(0)), Net()
     variables = net.init(key(), X)
@@ -182,7 +182,7 @@ def calls():
         ),
         "propagate": (mc.propagate, {"predict": logits, "x": X}),
         "all_masks": (mc.all_masks, {"width": 3, "rate": 0.5}),
-        "geometric_mean": (mc.geometric_mean, {"probabilities": samples, "weights": jnp.ones(25)}),
+        "geometric_mean": (mc.geometric_mean, {"probabilities": samples, "weights": jnp.ones(5)}),
         "linen.predictor": (
             jdrop.linen.predictor,
             {

