@@ -99,7 +99,7 @@ PROGRAMS = {
 }
 
 
-@some("name", PROGRAMS, 0, 6)
+@some("name", PROGRAMS, 6)
 def test_it_draws_what_keep_mask_draws(name, monkeypatch):
     """The output and the gradient that is taken inside of it."""
     program = PROGRAMS[name]

@@ -189,6 +189,7 @@ def test_a_run_without_a_whole_checkpoint_does_not_start_anew(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"5", "10"}
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(tmp_path):
     run(epochs=2, checkpoint_dir=tmp_path)
     shutil.copytree(tmp_path / "10", tmp_path / ".saving-15")

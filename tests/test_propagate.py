@@ -48,6 +48,7 @@ def test_one_layer_of_dropout_is_exact(rate):
         np.testing.assert_allclose(found.variance, (w * (y - mean) ** 2).sum(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rectified_normal_number():
     """Against SciPy's quadrature; a known number stays what it is."""
     kernel = jnp.full((400, 1), 0.05)

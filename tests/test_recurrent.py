@@ -469,6 +469,10 @@ def test_linen_wrappers_keep_the_parameters_in_their_place_and_compile(wrap):
     assert (each[0] != each[1]).any()
     gradient = lambda f: jax.jit(jax.grad(lambda x: f(key(1), x).sum()))(X)
     np.testing.assert_allclose(gradient(jax.checkpoint(call)), gradient(call), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_linen_zoneout_of_sequences_of_other_lengths_and_of_none():
     lengths = jnp.array([5, 2, 3])
     rnn = nn.RNN(jdrop.linen.Zoneout(nn.GRUCell(UNITS), 0.5, deterministic=False))
     carry, y = rnn.init_with_output({"params": key(), **RNGS}, X, seq_lengths=lengths, return_carry=True)[0]
