@@ -6,5 +6,5 @@ Each runs with the options that are given here and writes into a folder of its o
 in log.txt. An experiment whose data are missing is named and left out; one that fails is named, and the command exits
 with 1. `api`, which is no experiment, and `accelerators`, whose compilers are an extra of their own, are left out.
 FOLDER may have the data of all: the folders mnist, notmnist, uci and co2. With `--quick`, where XLA optimises less,
-nine minutes on two cores; without, a day.
+nine and a half minutes on two cores; without, a day.
 """
