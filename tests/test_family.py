@@ -754,6 +754,41 @@ def test_layers_that_drop_another_s_weights():
     assert not everything.any()
 
 
+def test_layers_that_go_back_to_weights_before():
+    class Net(nn.Module):  # the parameters of a layer made here are in this module's tree, and those before too
+        @nn.compact
+        def __call__(self, x, rng=None):
+            return jdrop.linen.Mixout(nn.Dense(5), 0.5, deterministic=rng is None)(x, rng=rng)
+
+    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
+    for model, name in ((Net(), "Dense_0"), (jdrop.linen.Mixout(nn.Dense(5), 0.5, deterministic=False), "layer")):
+        initial = model.init({"params": key(0), "dropout": key(3)}, X)
+        jax.tree.map(equal, initial["pretrained"], initial["params"])
+        before = initial["params"][name]
+        after = jax.tree.map(lambda w: w + 1, before)
+        tuned = {"params": {name: after}, "pretrained": {name: before}}
+        wanted = jdrop.mixout(key(1), after, before, 0.5)
+        close(model.apply(tuned, X, rng=key(1)), dense(wanted), rtol=1e-5, atol=1e-5)
+        slope = jax.grad(lambda v, m=model: m.apply(v, X, rng=key(1)).sum())(tuned)
+        equal(slope["params"][name]["kernel"] == 0, wanted["kernel"] == before["kernel"])
+        with pytest.raises(ValueError, match="pretrained has none of its name"):
+            model.apply({"params": initial["params"]}, X, rng=key(1))
+    close(Net().apply({"params": {"Dense_0": after}, "pretrained": {"Dense_0": before}}, X), dense(after), rtol=1e-5)
+
+    model = jdrop.nnx.Mixout(nnx.Linear(16, 5, rngs=nnx.Rngs(0)), 0.5, rngs=nnx.Rngs(1))
+    before = {"kernel": model.layer.kernel[...], "bias": model.layer.bias[...]}
+    after = jax.tree.map(lambda w: w + 1, before)
+    model.layer.kernel[...], model.layer.bias[...] = after["kernel"], after["bias"]
+    wanted = jdrop.mixout(key(1), after, before, 0.5)
+    close(nnx.jit(lambda model: model(X, rngs=key(1)))(model), dense(wanted), rtol=1e-5, atol=1e-5)
+    slope = nnx.grad(lambda model: model(X, rngs=key(1)).sum())(model)["layer"]["kernel"][...]
+    equal(slope == 0, wanted["kernel"] == before["kernel"])
+    assert set(jdrop.nnx.train_parts(model)["params"]) == {"layer"}  # what is optimized
+    assert (jdrop.mc_dropout(jdrop.nnx.predictor(model), key(1), X, 20).variance > 0).all()
+    model.eval()
+    close(model(X), dense(after), rtol=1e-5, atol=1e-5)
+
+
 def test_layers_of_several_samples():
     layer = jdrop.linen.MultiSampleDropout(nn.Sequential([nn.Dense(5), nn.Dropout(0.5, deterministic=False)]), 0.5, 3)
     streams = {"params": key(0), "dropout": key(3)}

@@ -23,4 +23,5 @@ from jdrop.linen._text import EmbeddingDropout as EmbeddingDropout
 from jdrop.linen._text import TokenDropout as TokenDropout
 from jdrop.linen._text import WordDropout as WordDropout
 from jdrop.linen._wrappers import DropConnect as DropConnect
+from jdrop.linen._wrappers import Mixout as Mixout
 from jdrop.linen._wrappers import MultiSampleDropout as MultiSampleDropout

@@ -1,4 +1,4 @@
-"""Dropout around another module for Flax Linen: of its weights, and of several masks for its input."""
+"""Dropout around another module for Flax Linen: of its weights, and by several masks of its input."""
 
 import functools
 from typing import Any
@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jdrop._types import Flag, Scaling
 from jdrop.functional import multi_sample_dropout
 from jdrop.linen._layer import Drawing
-from jdrop.weights import drop_connect
+from jdrop.weights import drop_connect, mixout
 
 
 class DropConnect(Drawing):
@@ -62,6 +62,62 @@ class DropConnect(Drawing):
         if self.is_initializing():  # the weights, whole: Flax's own `init` would store what is left of them
             self.layer(*inputs, **given)
         return nn.map_variables(lambda layer: layer(*inputs, **given), "params", dropped)(self.layer)
+
+
+class Mixout(Drawing):
+    """A module whose weights are set back to those before fine-tuning, some at each call, by `jdrop.mixout`.
+
+    The weights before are the variables "pretrained", which `init` makes the initial parameters. Load a network as
+    ``{"params": loaded, "pretrained": loaded}``, and optimize the first.
+
+    Attributes:
+      layer: the module, such as a dense layer.
+      rate: the probability that a weight is set back, in [0, 1].
+      kernels_only: as that of the function.
+      deterministic: True at evaluation; give it here or at the call, not both.
+      rng_collection: name of the random stream, "dropout".
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, jdrop
+      >>> layer = jdrop.linen.Mixout(nn.Dense(4), 0.5, deterministic=False)
+      >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((2, 3)))
+      >>> jax.tree.map(jnp.shape, variables["pretrained"])
+      {'layer': {'bias': (4,), 'kernel': (3, 4)}}
+
+    Paper:
+      Lee, Cho & Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained language models".
+    """
+
+    layer: nn.Module
+    rate: ArrayLike
+    kernels_only: bool = True
+    deterministic: Flag | None = None
+    rng_collection: str = "dropout"
+
+    @nn.compact
+    def __call__(
+        self, *inputs: Any, deterministic: Flag | None = None, rng: jax.Array | None = None, **given: Any
+    ) -> Any:
+        """Call the module with some of its weights as they were.
+
+        Args:
+          *inputs: what the module takes.
+          deterministic: True at evaluation; a boolean, traced or not.
+          rng: a key to use instead of the module's stream.
+          **given: what the module takes by name.
+        """
+        key, mode = self._draw(deterministic, rng, self.rate)
+        if self.is_initializing():
+            self.layer(*inputs, **given)
+            for name, initial in self.layer.variables["params"].items():
+                self.layer.put_variable("pretrained", name, initial)
+        pretrained = self.layer.variables.get("pretrained", {})
+
+        def mixed(variables):
+            params = variables["params"]
+            return {"params": mixout(key, params, pretrained, self.rate, mode, kernels_only=self.kernels_only)}
+
+        return nn.map_variables(lambda layer: layer(*inputs, **given), "params", mixed)(self.layer)
 
 
 class MultiSampleDropout(Drawing):

@@ -24,4 +24,5 @@ from jdrop.nnx._text import EmbeddingDropout as EmbeddingDropout
 from jdrop.nnx._text import TokenDropout as TokenDropout
 from jdrop.nnx._text import WordDropout as WordDropout
 from jdrop.nnx._wrappers import DropConnect as DropConnect
+from jdrop.nnx._wrappers import Mixout as Mixout
 from jdrop.nnx._wrappers import MultiSampleDropout as MultiSampleDropout

@@ -1,4 +1,4 @@
-"""Dropout around another module for Flax NNX: of its weights, and of several masks for its input."""
+"""Dropout around another module for Flax NNX: of its weights, and by several masks of its input."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jdrop._types import Flag, Scaling
 from jdrop.functional import multi_sample_dropout
 from jdrop.nnx._layer import Drawing, Layer
-from jdrop.weights import drop_connect
+from jdrop.weights import drop_connect, mixout
 
 
 class DropConnect(Drawing):
@@ -70,6 +70,67 @@ class DropConnect(Drawing):
         graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
         dropped = drop_connect(key, params, self.rate, mode, scaling=self.scaling, kernels_only=self.kernels_only)
         return nnx.merge(graph, dropped, rest)(*inputs, **given)  # which shares the variables of `rest`
+
+
+class Mixout(Drawing):
+    """A module whose weights are set back to those before fine-tuning, some at each call, by `jdrop.mixout`.
+
+    The weights before are the module's own when it is wrapped: load them first.
+
+    Args:
+      layer: the module, such as a linear layer.
+      rate: the probability that a weight is set back, in [0, 1].
+      kernels_only: as that of the function.
+      deterministic: True at evaluation; `model.train()` and `model.eval()` set it.
+      rng_collection: name of the random stream, "dropout".
+      rngs: an `nnx.Rngs` or `nnx.RngStream` that the module forks its own stream from.
+
+    Example:
+      >>> import jax.numpy as jnp, jdrop
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> jdrop.nnx.Mixout(nnx.Linear(3, 4, rngs=rngs), 0.5, rngs=rngs)(jnp.ones((2, 3))).shape
+      (2, 4)
+
+    Paper:
+      Lee, Cho & Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained language models".
+    """
+
+    def __init__(
+        self,
+        layer: nnx.Module,
+        rate: ArrayLike,
+        *,
+        kernels_only: bool = True,
+        deterministic: Flag = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> None:
+        super().__init__(deterministic, rng_collection, rngs)
+        self.layer: Any = layer
+        self.rate: ArrayLike = rate
+        self.kernels_only: bool = kernels_only
+        self.pretrained: Any = nnx.Variable(nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+
+    def __call__(
+        self,
+        *inputs: Any,
+        deterministic: Flag | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        **given: Any,
+    ) -> Any:
+        """Call the module with some of its weights as they were.
+
+        Args:
+          *inputs: what the module takes.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+          **given: what the module takes by name.
+        """
+        key, mode = self._draw(deterministic, rngs, self.rate)
+        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
+        mixed = mixout(key, params, self.pretrained.get_value(), self.rate, mode, kernels_only=self.kernels_only)
+        return nnx.merge(graph, mixed, rest)(*inputs, **given)
 
 
 class MultiSampleDropout(Layer):
