@@ -128,7 +128,7 @@ def _keep_rule(platform):
         # On a TPU a loop is seven launches and more; without it XLA draws the words once for each of the 32 lanes,
         # which is cheap for a small mask alone. Counted in compiled programs, not measured.
         unroll = platform == "cuda" or (platform == "tpu" and ctx.avals_out[0].size <= _SMALL)
-        return _lower(ctx, _mapped(functools.partial(keep, local=local, unroll=unroll, **params), levels), *args)
+        return _lower(ctx, _mapped(keep, levels, local=local, unroll=unroll, **params), *args)
 
     return rule
 
@@ -161,15 +161,18 @@ def _drop_rule(platform):
                     return _lower(ctx, run, *args)
         except Exception as error:  # whatever a version of Pallas may refuse: XLA draws the same mask
             say_once(platform, f"{type(error).__name__}: {error}")
-        return _lower(ctx, _mapped(functools.partial(by_xla, spec=spec), levels), *args)
+        return _lower(ctx, _mapped(by_xla, levels, spec=spec), *args)
 
     return rule
 
 
-def _mapped(function, levels):
+@functools.lru_cache(1024)
+def _mapped(function, levels, **params):
+    """A function of one mask for the batches of `levels`, as one and the same object, so that JAX traces it once."""
+    function = functools.partial(function, **params)
     for level in reversed(levels):
         function = jax.vmap(function, [0 if mapped else None for mapped in level])
-    return function
+    return jax.jit(function, inline=True)
 
 
 def _lower(ctx, function, *args):
