@@ -15,6 +15,7 @@ import jdrop
 from experiments import MissingFiles
 from experiments.active.main import labels_to, patches
 from experiments.all import main as all_of_them
+from experiments.co2.main import gaussian_process
 from experiments.common import images, networks, provenance
 from experiments.common.tables import Estimate
 from experiments.uci import search as uci
@@ -26,6 +27,18 @@ KEY = jax.random.key(3)
 def test_a_table_s_command_names_no_folder():
     given = ["uci", "--data-dir", "/home/me/sets", "--only", "yacht", "--out=/tmp/x"]
     assert provenance.command(given) == "uci --data-dir FOLDER --only yacht --out=FOLDER"
+
+
+@pytest.mark.slow
+def test_the_gaussian_process_sees_the_seasons():
+    """And forgets them beyond: two of the noise's standard deviations among the data, those of the prior far away."""
+    x = np.linspace(-1.7, 1.7, 150)[:, None]
+    truth = np.sin(2 * np.pi * x / 0.11)  # four or five points a season
+    y = truth + 0.1 * np.random.default_rng(0).standard_normal(x.shape)
+    mean, std = gaussian_process(x, y, np.concatenate([x, [[3.0]]]))
+    assert np.sqrt(np.mean((mean[:-1] - truth[:, 0]) ** 2)) < 0.1 < np.std(truth)
+    assert std[:-1].max() < 0.2
+    assert 0.5 < std[-1] < 2
 
 
 def forward(params, x):

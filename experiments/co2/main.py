@@ -101,8 +101,9 @@ def networks(keys, model, x, y, grid, steps, passes):
 
 def gaussian_process(x, y, grid):
     """Mean and standard deviation of the function, without the noise."""
-    kernel = ConstantKernel() * RBF() + WhiteKernel(0.1)
-    process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
+    # The marginal likelihood has a lower maximum, of long scales, where the seasons are noise: hence so many starts.
+    kernel = ConstantKernel() * RBF(1.0, (0.01, 10.0)) + WhiteKernel(0.1)
+    process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=10, random_state=0)
     process.fit(x.astype(float), y[:, 0].astype(float))
     mean, std = process.predict(grid.astype(float), return_std=True)
     noise = process.kernel_.k2.noise_level * process._y_train_std**2
