@@ -31,7 +31,7 @@ NOISES = {"Bernoulli, 2 layers": (jdrop.linen.Dropout, 1.08), "Gaussian, 2 layer
 
 def add_options(parser):
     parser.add_argument("--divide", type=int, default=1, help="what the widths are divided by (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=60, help="of training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=18, help="of training (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each row (default: %(default)s)")
 
 
