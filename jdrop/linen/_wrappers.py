@@ -1,6 +1,5 @@
 """Dropout around another module for Flax Linen: of its weights, and by several masks of its input."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,32 @@ from jdrop.linen._layer import Drawing
 from jdrop.weights import drop_connect, mixout
 
 
-class DropConnect(Drawing):
+class OfWeights(Drawing):
+    """A module that is called with other weights; its parameters stay whole. A subclass has `_changed`, the weights."""
+
+    @nn.compact
+    def __call__(
+        self, *inputs: Any, deterministic: Flag | None = None, rng: jax.Array | None = None, **given: Any
+    ) -> Any:
+        """Call the module with the weights of this call.
+
+        Args:
+          *inputs: what the module takes.
+          deterministic: True at evaluation; a boolean, traced or not.
+          rng: a key to use instead of the module's stream.
+          **given: what the module takes by name.
+        """
+        key, mode = self._draw(deterministic, rng, self.rate)
+        if self.is_initializing():  # the weights, whole: Flax's own `init` would store those of this call
+            self.layer(*inputs, **given)
+
+        def changed(variables):
+            return {"params": self._changed(key, variables["params"], mode)}
+
+        return nn.map_variables(lambda layer: layer(*inputs, **given), "params", changed)(self.layer)
+
+
+class DropConnect(OfWeights):
     """A module whose weights are dropped by `jdrop.drop_connect`; its parameters stay whole.
 
     Attributes:
@@ -41,30 +65,12 @@ class DropConnect(Drawing):
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
 
-    @nn.compact
-    def __call__(
-        self, *inputs: Any, deterministic: Flag | None = None, rng: jax.Array | None = None, **given: Any
-    ) -> Any:
-        """Call the module with some of its weights.
-
-        Args:
-          *inputs: what the module takes.
-          deterministic: True at evaluation; a boolean, traced or not.
-          rng: a key to use instead of the module's stream.
-          **given: what the module takes by name.
-        """
-        key, mode = self._draw(deterministic, rng, self.rate)
-        drop = functools.partial(drop_connect, scaling=self.scaling, kernels_only=self.kernels_only)
-
-        def dropped(variables):
-            return {"params": drop(key, variables["params"], self.rate, mode)}
-
-        if self.is_initializing():  # the weights, whole: Flax's own `init` would store what is left of them
-            self.layer(*inputs, **given)
-        return nn.map_variables(lambda layer: layer(*inputs, **given), "params", dropped)(self.layer)
+    @nn.nowrap
+    def _changed(self, key, params, mode):
+        return drop_connect(key, params, self.rate, mode, scaling=self.scaling, kernels_only=self.kernels_only)
 
 
-class Mixout(Drawing):
+class Mixout(OfWeights):
     """A module whose weights are set back to those before fine-tuning, some at each call, by `jdrop.mixout`.
 
     The weights before are the variables "pretrained", which `init` makes the initial parameters. Load a network as
@@ -94,30 +100,13 @@ class Mixout(Drawing):
     deterministic: Flag | None = None
     rng_collection: str = "dropout"
 
-    @nn.compact
-    def __call__(
-        self, *inputs: Any, deterministic: Flag | None = None, rng: jax.Array | None = None, **given: Any
-    ) -> Any:
-        """Call the module with some of its weights as they were.
-
-        Args:
-          *inputs: what the module takes.
-          deterministic: True at evaluation; a boolean, traced or not.
-          rng: a key to use instead of the module's stream.
-          **given: what the module takes by name.
-        """
-        key, mode = self._draw(deterministic, rng, self.rate)
+    @nn.nowrap
+    def _changed(self, key, params, mode):
         if self.is_initializing():
-            self.layer(*inputs, **given)
-            for name, initial in self.layer.variables["params"].items():
+            for name, initial in params.items():
                 self.layer.put_variable("pretrained", name, initial)
         pretrained = self.layer.variables.get("pretrained", {})
-
-        def mixed(variables):
-            params = variables["params"]
-            return {"params": mixout(key, params, pretrained, self.rate, mode, kernels_only=self.kernels_only)}
-
-        return nn.map_variables(lambda layer: layer(*inputs, **given), "params", mixed)(self.layer)
+        return mixout(key, params, pretrained, self.rate, mode, kernels_only=self.kernels_only)
 
 
 class MultiSampleDropout(Drawing):

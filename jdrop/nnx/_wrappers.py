@@ -12,7 +12,35 @@ from jdrop.nnx._layer import Drawing, Layer
 from jdrop.weights import drop_connect, mixout
 
 
-class DropConnect(Drawing):
+class OfWeights(Drawing):
+    """A module that is called with other weights; its parameters stay whole. A subclass has `_changed`, the weights."""
+
+    layer: Any
+    rate: Any
+    _changed: Any
+
+    def __call__(
+        self,
+        *inputs: Any,
+        deterministic: Flag | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        **given: Any,
+    ) -> Any:
+        """Call the module with the weights of this call.
+
+        Args:
+          *inputs: what the module takes.
+          deterministic: True at evaluation; goes before the module's own.
+          rngs: a key, stream or Rngs to use instead of the module's stream.
+          **given: what the module takes by name.
+        """
+        key, mode = self._draw(deterministic, rngs, self.rate)
+        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
+        changed = self._changed(key, params, mode)
+        return nnx.merge(graph, changed, rest)(*inputs, **given)  # which shares the variables of `rest`
+
+
+class DropConnect(OfWeights):
     """A module whose weights are dropped by `jdrop.drop_connect`; its parameters stay whole.
 
     Args:
@@ -51,28 +79,11 @@ class DropConnect(Drawing):
         self.scaling: Scaling = scaling
         self.kernels_only: bool = kernels_only
 
-    def __call__(
-        self,
-        *inputs: Any,
-        deterministic: Flag | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
-        **given: Any,
-    ) -> Any:
-        """Call the module with some of its weights.
-
-        Args:
-          *inputs: what the module takes.
-          deterministic: True at evaluation; goes before the module's own.
-          rngs: a key, stream or Rngs to use instead of the module's stream.
-          **given: what the module takes by name.
-        """
-        key, mode = self._draw(deterministic, rngs, self.rate)
-        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
-        dropped = drop_connect(key, params, self.rate, mode, scaling=self.scaling, kernels_only=self.kernels_only)
-        return nnx.merge(graph, dropped, rest)(*inputs, **given)  # which shares the variables of `rest`
+    def _changed(self, key, params, mode):
+        return drop_connect(key, params, self.rate, mode, scaling=self.scaling, kernels_only=self.kernels_only)
 
 
-class Mixout(Drawing):
+class Mixout(OfWeights):
     """A module whose weights are set back to those before fine-tuning, some at each call, by `jdrop.mixout`.
 
     The weights before are the module's own when it is wrapped: load them first.
@@ -112,25 +123,8 @@ class Mixout(Drawing):
         self.kernels_only: bool = kernels_only
         self.pretrained: Any = nnx.Variable(nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
 
-    def __call__(
-        self,
-        *inputs: Any,
-        deterministic: Flag | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
-        **given: Any,
-    ) -> Any:
-        """Call the module with some of its weights as they were.
-
-        Args:
-          *inputs: what the module takes.
-          deterministic: True at evaluation; goes before the module's own.
-          rngs: a key, stream or Rngs to use instead of the module's stream.
-          **given: what the module takes by name.
-        """
-        key, mode = self._draw(deterministic, rngs, self.rate)
-        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)
-        mixed = mixout(key, params, self.pretrained.get_value(), self.rate, mode, kernels_only=self.kernels_only)
-        return nnx.merge(graph, mixed, rest)(*inputs, **given)
+    def _changed(self, key, params, mode):
+        return mixout(key, params, self.pretrained.get_value(), self.rate, mode, kernels_only=self.kernels_only)
 
 
 class MultiSampleDropout(Layer):
