@@ -19,7 +19,7 @@ from experiments.common.provenance import made_by
 from experiments.common.tables import estimate, save_table
 
 NEEDS_DATA = True
-REPEATS, START, BATCH, ROUNDS, CANDIDATES, PASSES, CONFIGURATIONS = 3, 20, 10, 98, 500, 50, 1000
+REPEATS, START, BATCH, ROUNDS, STEPS, CANDIDATES, PASSES, CONFIGURATIONS = 3, 20, 10, 98, 300, 500, 50, 1000
 SCORES = {
     "BALD": jdrop.mc.uncertainty.mutual_information,
     "variation ratio": jdrop.mc.uncertainty.variation_ratio,
@@ -63,7 +63,7 @@ def run(args):
     images = load_images(args.data_dir)
     if images.train[0].shape[1] < 28:  # scikit-learn's digits of 8x8 pixels, too small for the network
         images = images._replace(train=enlarged(images.train), test=enlarged(images.test))
-    rounds, repeats, methods = (1, 2, QUICK) if args.quick else (args.rounds, REPEATS, METHODS)
+    rounds, repeats, methods, steps = (1, 2, QUICK, 30) if args.quick else (args.rounds, REPEATS, METHODS, STEPS)
     test = take(images.test, slice(300 if args.quick else None))
     data = jax.tree.map(jnp.asarray, images.train)
     root = jdrop.fold_in(jax.random.key(args.seed), "active")
@@ -76,7 +76,7 @@ def run(args):
     for number, count in enumerate(counts):
         of_round = jax.vmap(lambda key, number=number: jdrop.fold_in(key, "round", number))(keys)
         # From the devices to none, since a choice is the work of one.
-        params, wrong = jax.device_get(learn(of_round, labelled, count, data, test))
+        params, wrong = jax.device_get(learn(of_round, labelled, count, data, test, steps))
         errors.append(100 * wrong)
         if number < rounds:
             for i, method in enumerate(methods):
@@ -111,11 +111,11 @@ def balanced(key, labels):
 
 
 @jax.jit
-def learn(keys, labelled, count, data, test):
+def learn(keys, labelled, count, data, test, steps):
     """The networks of all methods and repeats, trained on their first `count` labels, and their test errors."""
 
     def of_run(key, rows):
-        params = fit(key, rows, count, data)
+        params = fit(key, rows, count, data, steps)
         return params, (MODEL.apply({"params": params}, test[0], True).argmax(-1) != test[1]).mean()
 
     runs, methods = jax.vmap(jax.vmap(of_run), (None, 0)), PartitionSpec("device")
@@ -137,7 +137,7 @@ def choose(method, keys, params, labelled, count, images):
     return jax.lax.map(lambda run: of_run(*run), (keys, params, labelled))
 
 
-def fit(key, rows, count, data):
+def fit(key, rows, count, data, steps):
     tx = optax.adam(1e-3)
 
     def loss_fn(params, key, x, y):
@@ -153,7 +153,7 @@ def fit(key, rows, count, data):
         return optax.apply_updates(params, updates), state
 
     params = MODEL.init(jdrop.fold_in(key, "init"), data[0][:1], True)["params"]
-    return jax.lax.fori_loop(0, 300 + count // 2, step, (params, tx.init(params)))[0]
+    return jax.lax.fori_loop(0, steps + count // 2, step, (params, tx.init(params)))[0]
 
 
 def pick(method, key, params, x):

@@ -45,10 +45,10 @@ def run(args):
     grid = np.concatenate([x, beyond]).astype(np.float32)
     root = jax.random.key(args.seed)
     keys = network_keys(root, seeds, "co2")
-    functions = {
-        f"dropout, {name}": networks(keys, Network(activation, width), x, y, grid, steps, passes)
-        for name, activation in (("ReLU", nn.relu), ("tanh", jnp.tanh))
-    }
+    functions = {}
+    for name, activation in (("ReLU", nn.relu), ("tanh", jnp.tanh)):
+        print(f"training {seeds} networks with {name}", flush=True)
+        functions[f"dropout, {name}"] = networks(keys, Network(activation, width), x, y, grid, steps, passes)
     mean, std = gaussian_process(x, y, grid)
     bands = {name: (drawn.mean(1), drawn.std(1)) for name, drawn in functions.items()}
 

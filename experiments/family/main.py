@@ -30,7 +30,7 @@ def add_options(parser):
 
 
 def run(args):
-    seeds, steps, rates = (2, 10, RATES[2:4]) if args.quick else (5, 600, RATES)
+    seeds, steps, rates, passes = (2, 10, RATES[2:4], 5) if args.quick else (5, 600, RATES, PASSES)
     root = jax.random.key(args.seed)
     images, labels = load_digits(return_X_y=True)
     order = np.asarray(jax.random.permutation(jdrop.fold_in(root, "split"), len(images)))
@@ -46,14 +46,14 @@ def run(args):
         predict = functools.partial(probabilities, kind=kind)
         key = jdrop.fold_in(root, "predict")
         found = jdrop.mc.calibration.select_rate(
-            predict, key, validation[0], validation[1], jnp.float32(tried), num_samples=PASSES, stacked=params,
+            predict, key, validation[0], validation[1], jnp.float32(tried), num_samples=passes, stacked=params,
             score=lambda p, labels: jdrop.mc.metrics.nll(p, jnp.broadcast_to(labels, p.shape[:2])),
         )  # fmt: skip
         best = int(found.scores.argmin())
         chosen = jax.tree.map(lambda leaf, best=best: leaf[best], params)
         p = jdrop.mc.samples(
             lambda key, x, rate=tried[best], chosen=chosen, predict=predict: predict(key, x, rate, chosen),
-            key, test[0], 1 if kind == "none" else PASSES,
+            key, test[0], 1 if kind == "none" else passes,
         ).mean(0)  # fmt: skip
         rows.append({"kind": kind, "rate": "-" if kind in WITHOUT_RATE else f"{tried[best]:g}"} | scores(p, test[1]))
         print(" ".join(str(value) for value in rows[-1].values()), flush=True)
@@ -61,7 +61,7 @@ def run(args):
             {"kind": kind, "rate": rate, "validation NLL": f"{score:.4f}"}
             for rate, score in zip(map(float, found.rates), map(float, found.scores))
         ]
-    preface = f"{TRAIN} digits, {steps} steps, {PASSES} passes, {seeds} seeds from {args.seed}; ± is a standard error."
+    preface = f"{TRAIN} digits, {steps} steps, {passes} passes, {seeds} seeds from {args.seed}; ± is a standard error."
     print(save_table(rows, args.out, "family", preface))
     save_table(curves, args.out, "rates", "The scores that the rates were chosen by.")
     draw(args.out / "family.png", rows, curves)

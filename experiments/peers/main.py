@@ -97,7 +97,7 @@ def draw_times(path, table):
             places = [networks.index(row["network"]) + 0.2 * (i - 1.5) for row in rows]
             axis.bar(places, [float(row[column]) for row in rows], 0.2, label=name)
         axis.set_xticks(range(len(networks)), networks)
-        axis.set(ylabel=label, yscale="log" if column == "ms" else "linear")
+        axis.set(ylabel=label, yscale="log")
         axis.grid(alpha=0.3, axis="y")
     axes[0].legend(fontsize=8)
     figure.suptitle("Monte Carlo dropout of the same weights, 256 images, on a CPU")
