@@ -21,6 +21,13 @@ def key(seed=0, impl="threefry2x32"):
     return jax.random.key(seed, impl=impl)
 
 
+def changed(x, at, value):
+    """A copy of x in NumPy with other values at a place."""
+    x = np.array(x)
+    x[at] = value
+    return x
+
+
 def assert_in_both_precisions(function, arguments, wanted):
     """A jitted function's dict of results is `wanted`: to 1e-6 in float32, to 1e-12 in float64."""
     for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.float64, 1e-12)):
@@ -35,4 +42,5 @@ def assert_in_both_precisions(function, arguments, wanted):
 def array(shape, dtype=jnp.float32, seed=1):
     """Values of about ±1 that no dtype rounds to zero or overflows."""
     draw = np.random.default_rng(seed)
-    return jnp.asarray(draw.uniform(0.5, 1.5, shape) * draw.choice([-1.0, 1.0], shape), jnp.float32).astype(dtype)
+    values = np.float32(draw.uniform(0.5, 1.5, shape) * draw.choice([-1.0, 1.0], shape))
+    return jnp.asarray(values.astype(dtype), dtype)  # which compiles nothing, where NumPy converts

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CHEAP = "--xla_backend_optimization_level=0"  # with the next ones it halves the time that XLA compiles
+UNOPTIMISED = "--xla_backend_optimization_level=0"
+CHEAP = UNOPTIMISED  # with the next ones it halves the time that XLA compiles
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process, and it knows them no more
     CHEAP += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     CHEAP += " --xla_cpu_prefer_vector_width=128"

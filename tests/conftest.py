@@ -22,6 +22,10 @@ gc.set_threshold(200_000, 20, 100)
 collect_ignore = ["process.py"]  # a program, which the search for doctests would run
 
 
+def pytest_sessionfinish():
+    gc.freeze()  # as it ends, pytest collects garbage five times, which takes many seconds of so many objects
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, pytest.DoctestItem):  # compiles for itself alone what the tests compile too

@@ -29,9 +29,9 @@ def run(state=None, step=STEP, **changes):
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["steps", "scan"])
 def saved(request, tmp_path_factory):
-    """A run of 20 steps with a checkpoint of each, and what it returned."""
+    """A run of 10 steps with a checkpoint of each, and what it returned."""
     folder = tmp_path_factory.mktemp("saved")
-    setting = {"scan": request.param, "epochs": 4}
+    setting = {"scan": request.param, "epochs": 2}
     return folder, run(checkpoint_dir=folder, save_every=1, keep=None, **setting), setting | {"save_every": 10**6}
 
 
@@ -42,14 +42,14 @@ def only(source, step, target):
 
 
 # The first step, an epoch's end, an evaluation, the step after it, and the last but one.
-STEPS = [1, 5, 7, 8, 19]
+STEPS = [1, 5, 7, 8, 9]
 
 
-@pytest.mark.parametrize("steps", [STEPS, pytest.param(sorted({*range(1, 21)} - {*STEPS}), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [STEPS, pytest.param(sorted({*range(1, 11)} - {*STEPS}), marks=pytest.mark.slow)])
 def test_a_run_is_resumed_from_every_step(saved, tmp_path, steps):
     folder, whole, setting = saved
     same(run(scan=setting["scan"], epochs=setting["epochs"]), whole)
-    assert sorted(int(path.name) for path in folder.iterdir()) == list(range(1, 21))
+    assert sorted(int(path.name) for path in folder.iterdir()) == list(range(1, 11))
     for step in steps:
         same(run(checkpoint_dir=only(folder, step, tmp_path / str(step)), **setting), whole)
 
@@ -105,10 +105,10 @@ def test_a_run_goes_on_to_more_epochs(tmp_path):
 
 
 def test_checkpoints_appear_when_they_are_asked_for(tmp_path):
-    run(checkpoint_dir=tmp_path, save_every=4, keep=5)
-    assert {path.name for path in tmp_path.iterdir()} == {"36", "40", "44", "48", "50"}
-    run(checkpoint_dir=tmp_path / "epochs", epochs=4, keep=2)
-    assert {path.name for path in (tmp_path / "epochs").iterdir()} == {"15", "20"}
+    run(checkpoint_dir=tmp_path, save_every=3, keep=3, epochs=3)
+    assert {path.name for path in tmp_path.iterdir()} == {"9", "12", "15"}
+    run(checkpoint_dir=tmp_path / "epochs", epochs=3, keep=2)
+    assert {path.name for path in (tmp_path / "epochs").iterdir()} == {"10", "15"}
 
 
 @some("impl", ["philox4x32", "threefry4x32", "rbg"], 0)
@@ -161,21 +161,21 @@ def damages(folder):
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(saved, tmp_path):
     folder, whole, setting = saved
     count = 0
-    for path, content in damages(folder / "13"):
+    for path, content in damages(folder / "8"):
         if content == path.read_bytes():
             continue
         target = tmp_path / str(count)
-        only(folder, 13, only(folder, 12, target))
+        only(folder, 8, only(folder, 7, target))
         damaged = target / path.relative_to(folder)
         damaged.unlink() if content is None else damaged.write_bytes(content)
         go_on = count % 10 == 0
-        with pytest.warns(UserWarning, match=rf"13: .*; training resumes from .*{target.name}/12"):
+        with pytest.warns(UserWarning, match=rf"8: .*; training resumes from .*{target.name}/7"):
             found = run(checkpoint_dir=target, keep=1, **setting) if go_on else storage.newest(target)
         if go_on:
             same(found, whole)
         else:
-            assert found[0] == target / "12"
-        assert {path.name for path in target.iterdir()} == {"20" if go_on else "12", "13.broken"}
+            assert found[0] == target / "7"
+        assert {path.name for path in target.iterdir()} == {"10" if go_on else "7", "8.broken"}
         count += 1
     assert count > 20
 

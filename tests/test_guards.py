@@ -1,6 +1,7 @@
 """Under each of JAX's own guards every public function does what it does without; junk is refused by its name."""
 
 import contextlib
+import gc
 import warnings
 
 import calls
@@ -25,8 +26,12 @@ def checks():
 @contextlib.contextmanager
 def leaks_in_64_bits():
     """With standard promotion: in 64 bits optax's L-BFGS mixes integers of two sizes."""
-    with jax.checking_leaks(), jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        yield
+    gc.freeze()  # at a trace that is alive still JAX collects garbage, and so not of all that the process has
+    try:
+        with jax.checking_leaks(), jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            yield
+    finally:
+        gc.unfreeze()
 
 
 GUARDS = {"checks": checks, "leaks, x64": leaks_in_64_bits, "disable_jit": lambda: jax.disable_jit(True)}

@@ -2,23 +2,20 @@
 
 import sys
 
-import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from cases import key
 from tiers import some
 
 import jdrop
 
 plots = jdrop.mc.plots
-P = np.asarray(jax.nn.softmax(2 * jax.random.normal(key(), (200, 4))))
-LABELS = np.asarray(jax.random.categorical(key(1), jnp.log(P)))
-U = np.asarray(jax.random.uniform(key(2), (200,)))
-X = np.asarray(jax.random.uniform(key(3), (30,)))
-SAMPLES = np.asarray(jax.random.normal(key(4), (25, 30)))
-IMAGES = np.asarray(jax.random.uniform(key(5), (12, 4, 5)))
+RNG = np.random.default_rng(0)
+P = RNG.dirichlet(np.ones(4), 200).astype(np.float32)
+LABELS = (P.cumsum(-1) < RNG.random((200, 1))).sum(-1).clip(max=3).astype(np.int32)
+U, X, IMAGES = (RNG.random(shape, np.float32) for shape in (200, 30, (12, 4, 5)))
+SAMPLES = RNG.normal(size=(25, 30)).astype(np.float32)
 DRAW = (
     lambda ax: plots.reliability_diagram(P, LABELS, ax=ax),
     lambda ax: plots.risk_coverage(U, P.argmax(-1) == LABELS, ax=ax),

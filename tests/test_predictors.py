@@ -34,7 +34,7 @@ class NNXNet(nnx.Module):
         return self.head(self.second(self.more(x), deterministic=deterministic))
 
 
-VARIABLES = LinenNet().init(key(), X)
+VARIABLES = jax.jit(LinenNet().init)(key(), X)
 NNX_MODEL = NNXNet(nnx.Rngs(0))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scoringrules
-from cases import assert_in_both_precisions, key
+from cases import assert_in_both_precisions, changed, key
 from scipy import special, stats
 
 import jdrop
@@ -226,8 +226,7 @@ def test_samples_tell_the_true_uncertainty():
     assert np.abs(disagreement - (1 - share @ share)) <= 2 * 3 * error
 
 
-GOOD = jnp.full((5, 3, 2), 0.5)
-OUTPUTS = jnp.zeros((5, 3))
+GOOD, OUTPUTS = np.full((5, 3, 2), 0.5, np.float32), np.zeros((5, 3), np.float32)
 OF_PROBABILITIES = (
     uncertainty.predictive_entropy,
     uncertainty.expected_entropy,
@@ -251,14 +250,14 @@ OF_OUTPUTS = (
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (GOOD.at[1, 2, 0].set(jnp.nan), ValueError, r"at \(1, 2\).*sums to nan.*jax.nn.softmax"),
-        (GOOD.at[1, 2].set(jnp.array([-0.5, 1.5])), ValueError, r"\[-0.5  1.5\] at \(1, 2\).*not be negative"),
-        (GOOD * 1.01, ValueError, r"sums to 1.01.*sum to 1 over the last axis: write jax.nn.softmax"),
+        (changed(GOOD, (1, 2, 0), np.nan), ValueError, r"at \(1, 2\).*sums to nan.*jax.nn.softmax"),
+        (changed(GOOD, (1, 2), [-0.5, 1.5]), ValueError, r"\[-0.5  1.5\] at \(1, 2\).*not be negative"),
+        (GOOD * np.float32(1.01), ValueError, r"sums to 1.01.*sum to 1 over the last axis: write jax.nn.softmax"),
         (GOOD[..., :1], ValueError, r"shape \(5, 3, 1\), but .*jnp.stack\(\[1 - p, p\], -1\)"),
         (GOOD[0, 0], ValueError, r"shape \(2,\), but \(num_samples, ..., classes\)"),
         (GOOD[:0], ValueError, r"shape \(0, 3, 2\), which is empty"),
         (GOOD[:, :0], ValueError, r"shape \(5, 0, 2\), which is empty"),
-        (GOOD.astype(complex), TypeError, "complex64, but real numbers are needed"),
+        (GOOD.astype(np.complex64), TypeError, "complex64, but real numbers are needed"),
         (GOOD > 0, TypeError, "bool, but real numbers are needed"),
         ("half", TypeError, "probabilities is a str"),
         (None, TypeError, "probabilities is a NoneType"),
@@ -274,10 +273,10 @@ def test_what_are_no_probabilities(bad, error, message):
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (OUTPUTS.at[1, 2].set(jnp.nan), ValueError, r"outputs is nan at \(1, 2\), but every value must be finite"),
-        (OUTPUTS.at[1, 2].set(-jnp.inf), ValueError, r"outputs is -inf at \(1, 2\)"),
+        (changed(OUTPUTS, (1, 2), np.nan), ValueError, r"outputs is nan at \(1, 2\), but every value must be finite"),
+        (changed(OUTPUTS, (1, 2), -np.inf), ValueError, r"outputs is -inf at \(1, 2\)"),
         (OUTPUTS[:0], ValueError, r"outputs has shape \(0, 3\), which is empty"),
-        (jnp.array(1.0), ValueError, r"shape \(\), but \(num_samples, ...\).*outputs\[None\]"),
+        (np.array(1.0), ValueError, r"shape \(\), but \(num_samples, ...\).*outputs\[None\]"),
         (OUTPUTS > 0, TypeError, "outputs has dtype bool"),
         ("zero", TypeError, "outputs is a str"),
     ],
