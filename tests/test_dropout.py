@@ -159,10 +159,10 @@ def test_a_schedule_of_static_rates_compiles_a_few_programs_only():
     """Counted, since a program a rate would make an eager loop over rates unusable."""
     from jdrop.masks._drop import dropped
 
-    jax.clear_caches()
+    x, before = jnp.ones((2, 41)), dropped._cache_size()  # of a shape that no other test has
     for rate in np.linspace(0, 1, 33):
-        jdrop.dropout(key(), jnp.ones(4), float(rate))
-    assert dropped._cache_size() <= 3
+        jdrop.dropout(key(), x, float(rate))
+    assert 1 <= dropped._cache_size() - before <= 3
 
 
 def test_without_jit_and_with_strict_ranks():
