@@ -286,7 +286,8 @@ def test_ctrl_c_without_a_checkpoint_hands_the_state_to_the_callbacks():
     assert second["loss"][1:] == history["loss"][4:]
 
 
-@some("place", ["eval_fn", "callback"], 1)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["eval_fn", "callback"])
 def test_an_interrupt_in_the_user_s_code_saves_and_raises(tmp_path, place):
     calls = []
 

@@ -65,7 +65,7 @@ def test_it_returns_x_where_nothing_is_drawn(name):
         f(key(), jnp.ones(X.shape, jnp.int32), 0.5)
 
 
-@every(3)
+@every(2)
 def test_jit_vmap_scan_and_checkpoint_draw_the_same(name):
     f = MEMBERS[name]
     slope = lambda k, x, rate: jax.grad(lambda x: (f(k, x, rate) ** 2).sum())(x)
@@ -717,7 +717,7 @@ def test_layers_of_masksembles():
     equal(model(X, 1), jdrop.masksembles(X, model.masks[...], 1))
 
 
-def test_layers_that_drop_another_s_weights():
+def test_linen_layers_that_drop_another_s_weights():
     layer = jdrop.linen.DropConnect(nn.Dense(5), 0.5, deterministic=False)
     y, variables = layer.init_with_output({"params": key(0), "dropout": key(3)}, X)
     whole = variables["params"]["layer"]
@@ -732,8 +732,11 @@ def test_layers_that_drop_another_s_weights():
     predict = jdrop.linen.predictor(layer.clone(deterministic=True), variables)
     assert (jdrop.mc_dropout(predict, key(1), X, 20).variance > 0).all()
 
+
+def test_nnx_layers_that_drop_another_s_weights():
     model = jdrop.nnx.DropConnect(nnx.Linear(16, 5, rngs=nnx.Rngs(0)), 0.5, scaling="classic", rngs=nnx.Rngs(1))
     whole = {"kernel": model.layer.kernel[...], "bias": model.layer.bias[...]}
+    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
     left = jdrop.drop_connect(key(1), whole, 0.5, scaling="classic")
     close(nnx.jit(lambda model: model(X, rngs=key(1)))(model), dense(left), rtol=1e-5, atol=1e-5)
     equal(model.layer.kernel[...], whole["kernel"])

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from cases import key
+from tiers import some
 
 import jdrop
 from experiments.api.main import modules, names
@@ -85,7 +86,9 @@ def test_junk_is_accepted_or_refused_by_its_name():
                 assert argument in said, (name, argument, junk, said)
 
 
-def test_every_public_draw_consumes_its_key():
+@some("other", [slice(-1, None), slice(-1)], 0, ids=["JAX's", "jdrop's"])
+def test_every_public_draw_consumes_its_key(other):
+    """Before and after one of JAX's own, from which it follows for two of jdrop's."""
     x = jnp.ones((4, 4))
     draws = {
         "dropout": lambda k: jdrop.dropout(k, x, 0.5),
@@ -101,9 +104,10 @@ def test_every_public_draw_consumes_its_key():
     with jax.debug_key_reuse(True):
         for first in draws.values():
             jax.jit(first)(key(1))
-            for second in draws.values():
-                with pytest.raises(jax.errors.KeyReuseError):
-                    jax.jit(lambda k, a=first, b=second: (a(k), b(k)))(key(1))
+            for second in list(draws.values())[other]:
+                for a, b in ((first, second), (second, first)):
+                    with pytest.raises(jax.errors.KeyReuseError):
+                        jax.jit(lambda k, a=a, b=b: (a(k), b(k)))(key(1))
         jax.jit(lambda k: jax.vmap(lambda r: jdrop.keep_mask(k, (4,), r))(jnp.linspace(0, 1, 3)))(key(3))
 
 
