@@ -9,8 +9,8 @@ the entropy. Rates start from 0.1. Three repeats with data of their own are one 
 
 The table has RMSE on 1,000 new data by the mean of 20 passes, the epistemic and the aleatoric standard deviation (the
 true one is 1), and the learned rates of the inputs, of the three hidden layers, and their mean, beside the published
-ones. Expect rates and epistemic uncertainty to fall with N. Writes concrete.csv, concrete.md and concrete.png. A
-quarter of an hour on two cores.
+ones. Expect rates and epistemic uncertainty to fall with N. Writes concrete.csv, concrete.md and concrete.png.
+Eleven minutes on two cores.
 
 Paper: Gal, Hron & Kendall 2017, "Concrete dropout", and its published notebook.
 """
