@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-UNOPTIMISED = "--xla_backend_optimization_level=0"
-CHEAP = UNOPTIMISED  # with the next ones it halves the time that XLA compiles
+SIMPLE = ""  # flags for simpler programs that are optimised
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process, and it knows them no more
-    CHEAP += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    CHEAP += " --xla_cpu_prefer_vector_width=128"
+    SIMPLE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    SIMPLE += " --xla_cpu_prefer_vector_width=128"
+CHEAP = f"--xla_backend_optimization_level=0 {SIMPLE}"  # which halves the time that XLA compiles
 
 
 def run(*arguments, **variables):

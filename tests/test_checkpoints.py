@@ -105,8 +105,8 @@ def test_a_run_goes_on_to_more_epochs(tmp_path):
 
 
 def test_checkpoints_appear_when_they_are_asked_for(tmp_path):
-    run(checkpoint_dir=tmp_path, save_every=3, keep=3, epochs=3)
-    assert {path.name for path in tmp_path.iterdir()} == {"9", "12", "15"}
+    run(checkpoint_dir=tmp_path, save_every=4, keep=3, epochs=3)
+    assert {path.name for path in tmp_path.iterdir()} == {"8", "12", "15"}
     run(checkpoint_dir=tmp_path / "epochs", epochs=3, keep=2)
     assert {path.name for path in (tmp_path / "epochs").iterdir()} == {"10", "15"}
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import jax
 import numpy as np
 import pytest
-from commands import CHEAP, UNOPTIMISED, run
+from commands import SIMPLE, run
 
 from experiments.all.main import LEFT_OUT, RAN
 from experiments.crash_test import kill
@@ -29,7 +29,7 @@ def everything(tmp_path_factory):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             # Experiments in small say themselves what need not be optimised.
-            settings = {"JDROP_DATA": "", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": CHEAP.replace(UNOPTIMISED, "")}
+            settings = {"JDROP_DATA": "", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": SIMPLE}
             result = run("all", "--quick", "--out", str(folder), **settings)
             (folder / "result.txt").write_text(f"{result.returncode}\n{result.stdout}{result.stderr}")
     return folder

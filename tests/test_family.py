@@ -46,6 +46,7 @@ X = array((8, 12, 16))
 every = functools.partial(some, "name", MEMBERS)
 close = functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6)
 equal = np.testing.assert_array_equal
+dense = lambda weights: X @ weights["kernel"] + weights["bias"]
 
 
 @every(0, 3, 5, 7, 8)
@@ -722,7 +723,6 @@ def test_linen_layers_that_drop_another_s_weights():
     y, variables = layer.init_with_output({"params": key(0), "dropout": key(3)}, X)
     whole = variables["params"]["layer"]
     assert (whole["kernel"] != 0).all()
-    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
     assert (y != dense(whole)).any()
     left = jdrop.drop_connect(key(1), whole, 0.5)
     close(layer.apply(variables, X, rng=key(1)), dense(left), rtol=1e-5, atol=1e-5)
@@ -736,7 +736,6 @@ def test_linen_layers_that_drop_another_s_weights():
 def test_nnx_layers_that_drop_another_s_weights():
     model = jdrop.nnx.DropConnect(nnx.Linear(16, 5, rngs=nnx.Rngs(0)), 0.5, scaling="classic", rngs=nnx.Rngs(1))
     whole = {"kernel": model.layer.kernel[...], "bias": model.layer.bias[...]}
-    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
     left = jdrop.drop_connect(key(1), whole, 0.5, scaling="classic")
     close(nnx.jit(lambda model: model(X, rngs=key(1)))(model), dense(left), rtol=1e-5, atol=1e-5)
     equal(model.layer.kernel[...], whole["kernel"])
@@ -763,7 +762,6 @@ def test_layers_that_go_back_to_weights_before():
         def __call__(self, x, rng=None):
             return jdrop.linen.Mixout(nn.Dense(5), 0.5, deterministic=rng is None)(x, rng=rng)
 
-    dense = lambda weights: X @ weights["kernel"] + weights["bias"]
     for model, name in ((Net(), "Dense_0"), (jdrop.linen.Mixout(nn.Dense(5), 0.5, deterministic=False), "layer")):
         initial = model.init({"params": key(0), "dropout": key(3)}, X)
         jax.tree.map(equal, initial["pretrained"], initial["params"])
